@@ -29,7 +29,7 @@ struct Outer {
 };
 }  // namespace
 
-TEST_CASE("Names follow the nesting; what is left out is not there", "[core][parameters]") {
+TEST_CASE("Names follow the nesting, and what is left out is not there", "[core][parameters]") {
   Outer layer;
   std::string names;
   for_each_parameter([&](const std::string& name, auto&) { names += name + ' '; }, layer);

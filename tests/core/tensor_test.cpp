@@ -18,7 +18,7 @@ TEST_CASE("A tensor starts at zero, aligned, with its shape in the type", "[core
   REQUIRE(t[12] == 7);
 }
 
-TEST_CASE("Copying a tensor copies the numbers; nothing is shared", "[core][tensor]") {
+TEST_CASE("Copying a tensor copies the numbers, nothing is shared", "[core][tensor]") {
   Tensor<double, 4> a;
   a[2] = 5;
   Tensor<double, 4> b = a;

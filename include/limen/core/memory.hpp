@@ -49,7 +49,11 @@ struct Pool {
   static constexpr unsigned classes = 256;
   Block* free[classes];
   std::size_t taken;  ///< how often the system was asked
-  bool closed;        ///< the thread is ending: nothing is kept any more
+  enum class Phase : unsigned char {
+    fresh,   ///< holds nothing, nobody empties it
+    open,    ///< will be emptied when the thread ends
+    closed,  ///< the thread is ending: nothing is kept any more
+  } phase;
 };
 
 inline thread_local constinit Pool pool{};
@@ -68,13 +72,18 @@ inline void release(Pool& p) {
 struct PoolCloser {
   ~PoolCloser() {
     release(pool);
-    pool.closed = true;
+    pool.phase = Pool::Phase::closed;
   }
 };
 
-LIMEN_NOINLINE inline void* take_from_system(std::size_t bytes) {
+LIMEN_NOINLINE inline void open_pool() {
   static thread_local PoolCloser closer;
   static_cast<void>(closer);
+  pool.phase = Pool::Phase::open;
+}
+
+LIMEN_NOINLINE inline void* take_from_system(std::size_t bytes) {
+  if (pool.phase == Pool::Phase::fresh) open_pool();
   ++pool.taken;
   return ::operator new(bytes, std::align_val_t{alignment});
 }
@@ -89,10 +98,11 @@ inline void* take(std::size_t bytes) {
 }
 
 inline void give_back(void* memory, std::size_t bytes) noexcept {
-  if (pool.closed) {
+  if (pool.phase == Pool::Phase::closed) {
     ::operator delete(memory, std::align_val_t{alignment});
     return;
   }
+  if (pool.phase == Pool::Phase::fresh) open_pool();  // a thread that only frees keeps blocks too
   const SizeClass c = size_class(bytes);
   pool.free[c.index] = ::new (memory) Block{pool.free[c.index]};
 }

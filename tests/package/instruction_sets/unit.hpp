@@ -1,0 +1,7 @@
+#pragma once
+
+/// What one unit computed, in types that all units share.
+struct Result {
+  const char* isa;
+  float y[6 * 19];
+};
