@@ -29,6 +29,7 @@ struct Options {
   double tolerance = 0;  ///< relative to 1 + |expected|; 0: 1e-10 in double, 2e-4 in float
   double slope = 0;      ///< the same for slopes; 0: 1e-6 in double, 2e-2 in float
   double amplitude = 1;  ///< inputs are normal with this deviation
+  Index tokens = 0;      ///< instead, inputs are whole numbers below this one, and have no slope
   std::uint64_t seed = 1;
   bool random = false;  ///< the layer draws in training: give it a generator, the same each time
   bool training_is_inference = true;  ///< false for layers that measure the batch while training
@@ -115,7 +116,9 @@ class Laws {
       if constexpr (Trainable<L>) training_is_inference(rows);
     }
     a_batch_is_its_sequences();
-    if (options_.nan_stays && options_.rows_are_independent) nan_stays_in_its_sequence();
+    if (options_.nan_stays && options_.rows_are_independent && options_.tokens == 0) {
+      nan_stays_in_its_sequence();
+    }
     if constexpr (Streaming<L>) stepping_allocates_nothing();
     if constexpr (Trainable<L>) {
       running_again_allocates_nothing();
@@ -137,6 +140,16 @@ class Laws {
     Sequence<Real, D> x(rows);
     for (Index i = 0; i < x.size(); ++i) {
       x.data()[i] = static_cast<Real>(options_.amplitude * random_.normal());
+    }
+    return x;
+  }
+
+  /// What the layer is fed: noise, or tokens.
+  X inputs(Index rows) {
+    if (options_.tokens == 0) return noise<in>(rows);
+    X x(rows);
+    for (Index i = 0; i < x.size(); ++i) {
+      x.data()[i] = static_cast<Real>(random_.below(static_cast<std::uint64_t>(options_.tokens)));
     }
     return x;
   }
@@ -181,7 +194,7 @@ class Laws {
   /// What follows from two states must be the same, whatever bytes they are made of.
   void compare_future(const char* law, const std::string& place, State& a, State& b) {
     if constexpr (!std::is_empty_v<State>) {
-      const X x = noise<in>(3);
+      const X x = inputs(3);
       const Y from_a = layer_.forward(x, a), from_b = layer_.forward(x, b);
       compare_rows(law, place + ", state left behind, seen in output", from_a, from_b,
                    options_.tolerance);
@@ -201,7 +214,7 @@ class Laws {
 
   /// Stepping is the whole sequence, one row at a time.
   void stepping_is_forward(Index rows) {
-    const X x = noise<in>(rows);
+    const X x = inputs(rows);
     const auto at_once = rest(), by_steps = rest();
     const Y whole = layer_.forward(x, *at_once);
     Y stepped(rows);
@@ -215,7 +228,7 @@ class Laws {
 
   /// Cutting the sequence anywhere, and carrying the state over the cut, changes nothing.
   void cutting_changes_nothing(Index rows) {
-    const X x = noise<in>(rows);
+    const X x = inputs(rows);
     const auto whole_state = rest();
     const Y whole = layer_.forward(x, *whole_state);
     compare_rows("cutting changes nothing", length(rows) + " from rest", forward(layer_, x), whole,
@@ -236,10 +249,16 @@ class Laws {
 
   /// What comes later does not change a bit of what came before.
   void the_past_does_not_see_the_future(Index rows) {
-    if (rows < 2) return;
-    X x = noise<in>(rows);
+    if (rows < 2 || options_.tokens == 1) return;
+    X x = inputs(rows);
     const Y before = forward(layer_, x);
-    for (Index d = 0; d < in; ++d) x(rows - 1, d) += Real(1);
+    for (Index d = 0; d < in; ++d) {
+      if (options_.tokens == 0 || x(rows - 1, d) == Real(0)) {
+        x(rows - 1, d) += Real(1);
+      } else {
+        x(rows - 1, d) = Real(0);
+      }
+    }
     const Y after = forward(layer_, x);
     for (Index t = 0; t + 1 < rows; ++t) {
       for (Index d = 0; d < out; ++d) {
@@ -252,9 +271,9 @@ class Laws {
   /// Keeping a cache for training does not change the answer, nor the state left behind.
   void training_is_inference(Index rows) {
     if (!options_.training_is_inference || options_.random) return;
-    const X x = noise<in>(rows);
+    const X x = inputs(rows);
     const auto a = rest(), b = rest();
-    layer_.forward(noise<in>(2), *a);
+    layer_.forward(inputs(2), *a);
     *b = *a;
     typename L::Cache cache;
     const Y inferred = layer_.forward(x, *a);
@@ -272,10 +291,10 @@ class Laws {
   void a_batch_is_its_sequences() {
     const auto& offsets = ragged();
     const std::size_t count = offsets.size() - 1;
-    const X x = noise<in>(offsets.back());
+    const X x = inputs(offsets.back());
     auto states = std::make_unique<State[]>(count), alone = std::make_unique<State[]>(count);
     for (std::size_t b = 0; b < count; ++b) {
-      layer_.forward(noise<in>(static_cast<Index>(b)), states[b]);
+      layer_.forward(inputs(static_cast<Index>(b)), states[b]);
       alone[b] = states[b];
     }
     auto trained = std::make_unique<State[]>(count);
@@ -309,7 +328,7 @@ class Laws {
 
   void nan_stays_in_its_sequence() {
     const auto& offsets = ragged();
-    X x = noise<in>(offsets.back());
+    X x = inputs(offsets.back());
     const Y clean = layer_.forward(x, from_rest(offsets));
     for (Index d = 0; d < in; ++d) x(4, d) = std::numeric_limits<Real>::quiet_NaN();  // sequence 3
     const Y y = layer_.forward(x, from_rest(offsets));
@@ -328,7 +347,7 @@ class Laws {
 
   /// A step may run in an audio or control loop.
   void stepping_allocates_nothing() {
-    const X x = noise<in>(1);
+    const X x = inputs(1);
     const auto state = rest();
     const std::size_t before = allocations();
     layer_.step(x.row(0), *state);
@@ -343,7 +362,7 @@ class Laws {
     typename L::Cache cache;
     L gradient{};
     const auto& offsets = ragged();
-    const X x = noise<in>(offsets.back());
+    const X x = inputs(offsets.back());
     const Y dy = noise<out>(offsets.back());
     std::size_t counts[4];
     for (std::size_t& count : counts) {  // the first runs fill the pool
@@ -377,14 +396,14 @@ class Laws {
     const Index rows = offsets.back();
     const std::size_t count = offsets.size() - 1;
     const bool with_state = options_.state_has_slope && state_numbers() > 0;
-    auto x = noise<in>(rows);
+    auto x = inputs(rows);
     const Y r = noise<out>(rows);
     auto start = std::make_unique<State[]>(count), q = std::make_unique<State[]>(count);
     if (with_state) {
       for (std::size_t b = 0; b < count; ++b) {
-        layer_.forward(noise<in>(3), start[b]);  // a state that can occur
+        layer_.forward(inputs(3), start[b]);  // a state that can occur
         State reach{};  // padding and unused numbers stay zero in q as they do in a state
-        layer_.forward(noise<in>(3), reach);
+        layer_.forward(inputs(3), reach);
         for (Index i = 0; i < state_numbers(); ++i) {
           if (numbers(reach)[i] != Real(0)) {
             numbers(q[b])[i] = static_cast<Real>(options_.amplitude * random_.normal());
@@ -452,7 +471,7 @@ class Laws {
       broke(law, "rows of dx", static_cast<double>(dx.rows()), static_cast<double>(rows));
       return;
     }
-    sampled(x.size(), [&](Index i) {
+    if (options_.tokens == 0) sampled(x.size(), [&](Index i) {
       compare(law, "input", i, static_cast<double>(dx.data()[i]), slope(x.data()[i]),
               options_.slope);
     });
@@ -479,7 +498,7 @@ class Laws {
 
   /// backward adds: a second one doubles the first.
   void gradients_add() {
-    const X x = noise<in>(options_.rows);
+    const X x = inputs(options_.rows);
     const Y r = noise<out>(options_.rows);
     typename L::Cache cache;
     L gradient{};
@@ -507,7 +526,7 @@ class Laws {
   void gradients_of_a_batch_add() {
     if (!options_.rows_are_independent || options_.random) return;
     const auto& offsets = ragged();
-    const X x = noise<in>(offsets.back());
+    const X x = inputs(offsets.back());
     const Y r = noise<out>(offsets.back());
     typename L::Cache cache;
     L together{}, summed{};
@@ -536,14 +555,14 @@ class Laws {
     const auto fast = prepare(layer_);
     static_assert(std::is_same_v<typename prepared_form<L>::State, State>,
                   "the inference form must keep the state of the layer it was made from");
-    const X x = noise<in>(options_.rows);
+    const X x = inputs(options_.rows);
     const auto a = rest(), b = rest(), s = rest();
     const Y slow = layer_.forward(x, *a);
     const Y y = fast.forward(x, *b);
     compare_rows("prepared is the same", "forward", y, slow, options_.tolerance);
     compare_future("prepared is the same", "forward", *b, *a);
     const auto& offsets = ragged();
-    const X many = noise<in>(offsets.back());
+    const X many = inputs(offsets.back());
     compare_rows("prepared is the same", "ragged batch", fast.forward(many, from_rest(offsets)),
                  layer_.forward(many, from_rest(offsets)), options_.tolerance);
     if constexpr (Streaming<prepared_form<L>>) {

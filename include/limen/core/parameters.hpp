@@ -99,4 +99,24 @@ void add(L& sum, const L& part) {
       sum, part);
 }
 
+/// Moves every Statistic of the model by `momentum` towards the mean of what the gradient has
+/// gathered, and clears that:  v += momentum Σ weight (measured - v) / Σ weight.
+template <Parametrized L>
+void settle(L& model, L& gradient, double momentum) {
+  for_each_tensor(
+      [momentum](auto& value, auto& gathered) {
+        using T = std::remove_cvref_t<decltype(value)>;
+        if constexpr (is_statistic<T>) {
+          using Real = typename T::Scalar;
+          if (gathered.weight > Real(0)) {
+            const Real share = static_cast<Real>(momentum) / gathered.weight;
+            for (Index i = 0; i < value.size; ++i) value[i] += share * gathered[i];
+          }
+          for (Real& g : gathered.flat()) g = 0;
+          gathered.weight = 0;
+        }
+      },
+      model, gradient);
+}
+
 }  // namespace limen::inline LIMEN_ABI

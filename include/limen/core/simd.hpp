@@ -146,6 +146,14 @@ template <class R>
 LIMEN_INLINE void store(R* p, Single<R> v, Index n) {
   if (n > 0) *p = v.value;
 }
+template <class R>
+LIMEN_INLINE Single<R> zip_low(Single<R> a, Single<R>) {
+  return a;
+}
+template <class R>
+LIMEN_INLINE Single<R> zip_high(Single<R>, Single<R> b) {
+  return b;
+}
 LIMEN_INLINE bool any(bool mask) { return mask; }
 LIMEN_INLINE bool all(bool mask) { return mask; }
 
@@ -300,6 +308,60 @@ LIMEN_INLINE T reduce_max(const xsimd::batch<T, A>& a) {
   return detail::fold<T, n>(values, [](T x, T y) { return x > y ? x : y; });
 }
 
+namespace detail {
+
+/// a[first], b[first], a[first + 1], b[first + 1], ...
+template <std::size_t First, class T, class A>
+LIMEN_INLINE xsimd::batch<T, A> zip(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b) {
+  constexpr std::size_t n = xsimd::batch<T, A>::size;
+  using N = Native<T, n>;
+  if constexpr (std::is_convertible_v<xsimd::batch<T, A>, N>) {
+    return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+      constexpr int first = static_cast<int>(First), lanes = static_cast<int>(n);
+      return xsimd::batch<T, A>(__builtin_shufflevector(
+          static_cast<N>(a), static_cast<N>(b), (first + I / 2 + (I % 2) * lanes)...));
+    }(std::make_integer_sequence<int, static_cast<int>(n)>{});
+  } else {
+    alignas(64) T from[2][n], to[n];
+    a.store_aligned(from[0]);
+    b.store_aligned(from[1]);
+    for (std::size_t i = 0; i < n; ++i) to[i] = from[i % 2][First + i / 2];
+    return xsimd::batch<T, A>::load_aligned(to);
+  }
+}
+
+/// a[By], a[By + 1], ... and round
+template <std::size_t By, class T, class A>
+LIMEN_INLINE xsimd::batch<T, A> rotate(const xsimd::batch<T, A>& a) {
+  constexpr std::size_t n = xsimd::batch<T, A>::size;
+  using N = Native<T, n>;
+  if constexpr (std::is_convertible_v<xsimd::batch<T, A>, N>) {
+    return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+      constexpr int by = static_cast<int>(By), lanes = static_cast<int>(n);
+      return xsimd::batch<T, A>(
+          __builtin_shufflevector(static_cast<N>(a), static_cast<N>(a), ((I + by) % lanes)...));
+    }(std::make_integer_sequence<int, static_cast<int>(n)>{});
+  } else {
+    alignas(64) T from[n], to[n];
+    a.store_aligned(from);
+    for (std::size_t i = 0; i < n; ++i) to[i] = from[(i + By) % n];
+    return xsimd::batch<T, A>::load_aligned(to);
+  }
+}
+
+}  // namespace detail
+
+/// The lower halves of both, lane by lane: a0 b0 a1 b1 ...
+template <class T, class A>
+LIMEN_INLINE xsimd::batch<T, A> zip_low(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b) {
+  return detail::zip<0>(a, b);
+}
+/// The upper halves of both.
+template <class T, class A>
+LIMEN_INLINE xsimd::batch<T, A> zip_high(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b) {
+  return detail::zip<xsimd::batch<T, A>::size / 2>(a, b);
+}
+
 template <class V>
 LIMEN_INLINE V load(const typename V::value_type* p) {
   return V::load_unaligned(p);
@@ -352,9 +414,112 @@ LIMEN_INLINE void store(T* p, const xsimd::batch<T, A>& v, Index n) {
 
 #endif
 
+// What elementary functions are made of (kernel/math.hpp).
+
+/// True where the machine has scale, fraction and a 14 bit reciprocal as instructions.
+template <class V>
+inline constexpr bool has_scale =
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+    sizeof(V) == 64;
+#else
+    false;
+#endif
+
+/// a 2^floor(n), with overflow, underflow, infinities and NaN as the product would have them.
+/// Where has_scale.
+template <class V>
+LIMEN_INLINE V scale(const V& a, [[maybe_unused]] const V& n) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+  if constexpr (sizeof(V) == 64) {
+    if constexpr (sizeof(typename V::value_type) == 4) return V(_mm512_scalef_ps(a, n));
+    if constexpr (sizeof(typename V::value_type) == 8) return V(_mm512_scalef_pd(a, n));
+  }
+#endif
+  static_assert(has_scale<V>, "simd::scale: ask has_scale first");
+  return a;
+}
+
+/// v - round(v), in [-1/2, 1/2]; 0 for infinities. Where has_scale.
+template <class V>
+LIMEN_INLINE V remainder(const V& v) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+  if constexpr (sizeof(V) == 64) {
+    if constexpr (sizeof(typename V::value_type) == 4) return V(_mm512_reduce_ps(v, 0x08));
+    if constexpr (sizeof(typename V::value_type) == 8) return V(_mm512_reduce_pd(v, 0x08));
+  }
+#endif
+  static_assert(has_scale<V>, "simd::remainder: ask has_scale first");
+  return v;
+}
+
+/// 1 / v for |v| in [2^-126, inf]: within 1 ulp, no divider where the machine has an estimate good
+/// enough for one Newton step. 1 / 1 = 1, 1 / inf = 0, 1 / 0 = inf.
+template <class V>
+LIMEN_INLINE V reciprocal(const V& v) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+  if constexpr (sizeof(V) == 64 && sizeof(typename V::value_type) == 4) {
+    const V y(_mm512_rcp14_ps(v));
+    // The max is for v = inf and v = 0: fnma is NaN there, and max takes its second argument.
+    return y * simd::max(simd::fnma(v, y, V(2)), V(0.5f));
+  }
+#endif
+  return V(1) / v;
+}
+
 /// Lanes of the widest vector, as a signed number.
 template <class Real>
 inline constexpr Index lanes = static_cast<Index>(Vec<Real>::size);
+
+/// Lane j of the result, for j < N: the sum of the lanes of v[j]. Two shuffles for each instead of
+/// four; the additions are those of reduce_add, in its order. N is a power of two, at most lanes.
+template <std::size_t N, class V>
+LIMEN_INLINE V reduce_add_each(const V* v) {
+  static_assert(N <= V::size);
+  V sums[N];
+  LIMEN_UNROLL for (std::size_t i = 0; i < N; ++i) sums[i] = v[i];
+  LIMEN_UNROLL for (std::size_t half = N / 2; half > 0; half /= 2) {
+    LIMEN_UNROLL for (std::size_t i = 0; i < half; ++i) {
+      sums[i] = simd::zip_low(sums[i], sums[i + half]) + simd::zip_high(sums[i], sums[i + half]);
+    }
+  }
+#if !defined(LIMEN_SCALAR)
+  if constexpr (N <= V::size / 4) sums[0] = sums[0] + detail::rotate<V::size / 2>(sums[0]);
+  if constexpr (N <= V::size / 8) sums[0] = sums[0] + detail::rotate<V::size / 4>(sums[0]);
+  if constexpr (N <= V::size / 16) sums[0] = sums[0] + detail::rotate<V::size / 8>(sums[0]);
+  if constexpr (N < V::size) sums[0] = sums[0] + detail::rotate<N>(sums[0]);
+#endif
+  return sums[0];
+}
+
+/// v, in a register: g++ would rather load it again at each use where that saves an instruction, and
+/// an inner loop is then bound by loads.
+template <class V>
+LIMEN_INLINE V in_register(const V& v) {
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(LIMEN_SCALAR)
+  using N = detail::Native<typename V::value_type, V::size>;
+  if constexpr (std::is_convertible_v<V, N>) {
+    N n = static_cast<N>(v);
+    __asm__("" : "+v"(n));
+    return V(n);
+  }
+#endif
+  return v;
+}
+
+/// A square of lanes x lanes numbers, rows for columns. (Each round moves one bit of the row number
+/// into the lane number.)
+template <class V, std::size_t N>
+LIMEN_INLINE void transpose(V (&rows)[N]) {
+  static_assert(N == V::size, "simd::transpose: as many rows as lanes");
+  LIMEN_UNROLL for (std::size_t round = 1; round < N; round *= 2) {
+    V next[N];
+    LIMEN_UNROLL for (std::size_t i = 0; i < N / 2; ++i) {
+      next[2 * i] = simd::zip_low(rows[i], rows[i + N / 2]);
+      next[2 * i + 1] = simd::zip_high(rows[i], rows[i + N / 2]);
+    }
+    LIMEN_UNROLL for (std::size_t i = 0; i < N; ++i) rows[i] = next[i];
+  }
+}
 
 /// Asks for the cache line of p; free where it is already there.
 LIMEN_INLINE void prefetch(const void* p) {

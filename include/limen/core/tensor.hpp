@@ -106,6 +106,17 @@ inline constexpr bool is_absent<Absent<T>> = true;
 template <bool Present, class T>
 using Optional = std::conditional_t<Present, T, Absent<T>>;
 
+/// The numbers of a member that a config may have left out: null then.
+template <class T>
+  requires is_tensor<std::remove_const_t<T>>
+auto* data_or_null(T& tensor) {
+  return tensor.data();
+}
+template <class T>
+typename T::Scalar* data_or_null(const Absent<T>&) {
+  return nullptr;
+}
+
 /// Part of a state: copied, sent and saved as plain bytes.
 template <class Real, Index... Dims>
 struct Fixed {
