@@ -5,6 +5,7 @@ Compiles a wrong program and looks at the first error only: a user reads no furt
 the text of every `// expect: <text>` line of the program.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -23,9 +24,11 @@ def main() -> int:
         [*command, "-std=c++20", "-fsyntax-only", "-fno-diagnostics-color", case],
         capture_output=True,
         text=True,
-        env={"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        env=os.environ | {"LC_ALL": "C"},
     )
-    errors = [line for line in run.stderr.splitlines() if re.search(r"\b(error|fatal error):", line)]
+    errors = [
+        line for line in run.stderr.splitlines() if re.search(r"\b(error|fatal error):", line)
+    ]
     if run.returncode == 0 or not errors:
         print(f"{case}: compiles, but must not\n{run.stderr}")
         return 1
