@@ -39,5 +39,9 @@ void activation_backward(const Real* x, const Real* dy, Real* dx, Index n) noexc
     store(dx + i, load(dy + i) * activation_derivative<A>(load(x + i)));
   });
 }
+template <class Real>
+void activation_backward(Activation a, const Real* x, const Real* dy, Real* dx, Index n) noexcept {
+  with_activation(a, [&](auto kind) { activation_backward<kind()>(x, dy, dx, n); });
+}
 
 }  // namespace limen::inline LIMEN_ABI
