@@ -1,0 +1,236 @@
+#pragma once
+/// @file  Gated recurrence over ragged sequences: one product for all that run, one pass of gates.
+///
+/// The input's share of all gates, gi [T x G H], was computed for every row at once. Time step t
+/// then costs one product p = h wᵀ + b over the sequences that still run, and the cell: what each
+/// unit makes of its G numbers in gi and p. Gates stand in blocks of W units: the first gate of W
+/// units, the second, ...; with W = H that is the order of the weights.
+///
+/// `Folded`: weights and biases were multiplied by -log2 e (by -2 log2 e under a tanh) beforehand,
+/// so that a gate is 1 / (1 + 2^v).
+
+#include <cstring>
+
+#include <limen/core/matrix.hpp>
+#include <limen/core/memory.hpp>
+#include <limen/core/simd.hpp>
+#include <limen/kernel/gemm.hpp>
+#include <limen/kernel/math.hpp>
+#include <limen/kernel/sequences.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+/// Rows of w, one group of as many for each gate, multiplied by the factor of their gate.
+template <class Real, std::size_t G>
+void fold_gates(std::type_identity_t<MatrixView<const Real>> w, const Real (&factors)[G],
+                Real* to) noexcept {
+  const Index units = w.rows / static_cast<Index>(G);
+  for (Index r = 0; r < w.rows; ++r, to += w.cols) {
+    const simd::Vec<Real> factor(factors[r / units]);
+    simd::transform(w.row(r), to, w.cols, [&](const auto& v) { return v * factor; });
+  }
+}
+
+/// The same, in panels.
+template <class Real, std::size_t G>
+Panels<Real> pack_gates(std::type_identity_t<MatrixView<const Real>> w, const Real (&factors)[G]) {
+  Buffer<Real> folded(w.rows * w.cols);
+  fold_gates<Real>(w, factors, folded.data());
+  return Panels<Real>::pack({folded.data(), w.rows, w.cols, w.cols});
+}
+
+/// The product of a recurrence: w [G H x H] in panels, b [G H] or null.
+template <class Real>
+struct Recurrence {
+  PanelsView<Real> w;
+  const Real* bias = nullptr;
+};
+
+/// For each time step: p = h wᵀ + b, then cell(i, row, p_i) for each sequence i that runs; h [B x
+/// H] has the order of `sequences`, `row` is that of the batch.
+template <class Real, class Cell>
+void recur(const ByLength& sequences, const Recurrence<Real>& r, MatrixView<Real> h, Cell&& cell) {
+  const Index width = r.w.rows;
+  Buffer<Real> p(sequences.count() * width);
+  sequences.forwards([&](Index t, Index n) {
+    product_nt<Real>(h.middle_rows(0, n), r.w, {p.data(), n, width, width}, {.bias = r.bias});
+    for (Index i = 0; i < n; ++i) cell(i, sequences.first(i) + t, p.data() + i * width);
+  });
+}
+
+/// A part of the states of the sequences, side by side in [B x H]: zeros from rest.
+/// `part(state)` says where it lies.
+template <class Real, class State, class Part>
+void gather_states(const ByLength& sequences, const Batch<State>& batch, MatrixView<Real> h,
+                   Part part) {
+  const std::size_t bytes = static_cast<std::size_t>(h.cols) * sizeof(Real);
+  for (Index i = 0; i < sequences.count(); ++i) {
+    if (batch.carries()) {
+      std::memcpy(h.row(i), part(batch[sequences.which(i)]), bytes);
+    } else {
+      std::memset(h.row(i), 0, bytes);
+    }
+  }
+}
+
+/// And back, if the batch wants them.
+template <class Real, class State, class Part>
+void scatter_states(const ByLength& sequences, const Batch<State>& batch, MatrixView<Real> h,
+                    Part part) {
+  const std::size_t bytes = static_cast<std::size_t>(h.cols) * sizeof(Real);
+  for (Index i = 0; batch.carries() && i < sequences.count(); ++i) {
+    std::memcpy(part(batch[sequences.which(i)]), h.row(i), bytes);
+  }
+}
+
+namespace detail {
+
+/// What the recurrent products of so many rows take on one thread: an eighth of a nanosecond for a
+/// vector of weights.
+template <class Real>
+constexpr double recurrence_ns(Index rows, Index gates, Index hidden) {
+  return 0.125 * static_cast<double>(rows * gates * hidden) * static_cast<double>(hidden) /
+         static_cast<double>(simd::lanes<Real>);
+}
+
+template <bool Folded, class V>
+LIMEN_INLINE V open(const V& v) {
+  if constexpr (Folded) {
+    return math::gate2(v);
+  } else {
+    return math::sigmoid(v);
+  }
+}
+template <bool Folded, class V>
+LIMEN_INLINE V squash(const V& v) {
+  using Real = typename V::value_type;
+  if constexpr (Folded) {
+    return simd::fma(V(Real(2)), math::gate2(v), V(Real(-1)));
+  } else {
+    return math::tanh(v);
+  }
+}
+
+}  // namespace detail
+
+/// Where the training forward of a GRU leaves what backward needs, for one row.
+template <class Real>
+struct GruKept {
+  Real *r, *z, *n;  ///< gates
+  Real* q;          ///< the recurrent part of n, before r
+  Real* before;     ///< h_{t-1}
+};
+
+/// W units of a GRU: gi and p hold their r, z, n; h moves on.
+///   r = σ(gi_r + p_r),  z = σ(gi_z + p_z),  n = tanh(gi_n + r p_n),  h = n + z (h - n)
+template <bool Folded, bool Keep, class Real>
+void gru_units(Index W, const Real* gi, const Real* p, Real* h, Real* y,
+               [[maybe_unused]] const GruKept<Real>& keep = {}) noexcept {
+  simd::for_each<Real>(W, [&](Index j, auto load, auto store) {
+    const auto r = detail::open<Folded>(load(gi + j) + load(p + j));
+    const auto z = detail::open<Folded>(load(gi + W + j) + load(p + W + j));
+    const auto q = load(p + 2 * W + j), before = load(h + j);
+    const auto n = detail::squash<Folded>(simd::fma(r, q, load(gi + 2 * W + j)));
+    const auto now = simd::fma(z, before - n, n);
+    if constexpr (Keep) {
+      store(keep.r + j, r);
+      store(keep.z + j, z);
+      store(keep.n + j, n);
+      store(keep.q + j, q);
+      store(keep.before + j, before);
+    }
+    store(h + j, now);
+    store(y + j, now);
+  });
+}
+
+/// One row backward. With g = dh + dy, the gradient of h_t:
+///   dn = g (1 - z)(1 - n²),  dz = g (h_{t-1} - n) z (1 - z),  dr = dn q r (1 - r),  dq = dn r
+/// d = (dr, dz, dn) for the input's share, dp = (dr, dz, dq) for the state's; dq once more by
+/// itself for the weights. dh becomes g z, what reaches h_{t-1} directly.
+template <class Real>
+void gru_units_backward(Index H, const GruKept<const Real>& kept, const Real* dy, Real* dh, Real* d,
+                        Real* dp, Real* dq) noexcept {
+  using V = simd::Vec<Real>;
+  const V one(Real(1));
+  simd::for_each<Real>(H, [&](Index j, auto load, auto store) {
+    const V r = load(kept.r + j), z = load(kept.z + j), n = load(kept.n + j);
+    const V g = load(dh + j) + load(dy + j);
+    const V dn = g * (one - z) * simd::fnma(n, n, one);
+    const V dr = dn * load(kept.q + j) * r * (one - r);
+    const V dz = g * (load(kept.before + j) - n) * z * (one - z);
+    store(d + j, dr);
+    store(d + H + j, dz);
+    store(d + 2 * H + j, dn);
+    store(dp + j, dr);
+    store(dp + H + j, dz);
+    store(dp + 2 * H + j, dn * r);
+    store(dq + j, dn * r);
+    store(dh + j, g * z);
+  });
+}
+
+/// Where the training forward of an LSTM leaves what backward needs, for one row.
+template <class Real>
+struct LstmKept {
+  Real *i, *f, *g, *o;  ///< gates
+  Real* m;              ///< tanh(c_t)
+  Real* h;              ///< h_{t-1}
+  Real* c;              ///< c_{t-1}
+};
+
+/// W units of an LSTM: gi and p hold their i, f, g, o; c and h move on.
+///   i, f, o = σ(gi + p),  g = tanh(gi_g + p_g),  c ← f c + i g,  h = o tanh(c)
+template <bool Folded, bool Keep, class Real>
+void lstm_units(Index W, const Real* gi, const Real* p, Real* h, Real* c, Real* y,
+                [[maybe_unused]] const LstmKept<Real>& keep = {}) noexcept {
+  simd::for_each<Real>(W, [&](Index j, auto load, auto store) {
+    const auto i = detail::open<Folded>(load(gi + j) + load(p + j));
+    const auto f = detail::open<Folded>(load(gi + W + j) + load(p + W + j));
+    const auto g = detail::squash<Folded>(load(gi + 2 * W + j) + load(p + 2 * W + j));
+    const auto o = detail::open<Folded>(load(gi + 3 * W + j) + load(p + 3 * W + j));
+    const auto before = load(c + j);
+    const auto now = simd::fma(f, before, i * g);
+    const auto m = math::tanh(now);
+    if constexpr (Keep) {
+      store(keep.i + j, i);
+      store(keep.f + j, f);
+      store(keep.g + j, g);
+      store(keep.o + j, o);
+      store(keep.m + j, m);
+      store(keep.h + j, load(h + j));
+      store(keep.c + j, before);
+    }
+    store(c + j, now);
+    store(h + j, o * m);
+    store(y + j, o * m);
+  });
+}
+
+/// One row backward. With g' = dh + dy, the gradient of h_t, and dc' = dc + g' o (1 - m²):
+///   d = (dc' g i (1 - i),  dc' c_{t-1} f (1 - f),  dc' i (1 - g²),  g' m o (1 - o))
+/// twice: once for the input's share, once for the state's. dc becomes dc' f; dh becomes 0, to be
+/// filled by the product.
+template <class Real>
+void lstm_units_backward(Index H, const LstmKept<const Real>& kept, const Real* dy, Real* dh,
+                         Real* dc, Real* d, Real* dp) noexcept {
+  using V = simd::Vec<Real>;
+  const V one(Real(1));
+  simd::for_each<Real>(H, [&](Index j, auto load, auto store) {
+    const V i = load(kept.i + j), f = load(kept.f + j), g = load(kept.g + j), o = load(kept.o + j);
+    const V m = load(kept.m + j), dy_t = load(dh + j) + load(dy + j);
+    const V dc_t = simd::fma(dy_t * o, simd::fnma(m, m, one), load(dc + j));
+    const auto both = [&](Index gate, const V& v) {
+      store(d + gate * H + j, v);
+      store(dp + gate * H + j, v);
+    };
+    both(0, dc_t * g * i * (one - i));
+    both(1, dc_t * load(kept.c + j) * f * (one - f));
+    both(2, dc_t * i * simd::fnma(g, g, one));
+    both(3, dy_t * m * o * (one - o));
+    store(dc + j, dc_t * f);
+    store(dh + j, V(Real(0)));
+  });
+}
+
+}  // namespace limen::inline LIMEN_ABI
