@@ -157,7 +157,7 @@ void scan_affine_back(std::type_identity_t<MatrixView<const Real>> h, const Real
 
 /// The first states of a batch side by side [B x C], as the way back wants them; empty: from rest.
 template <class Real>
-Buffer<Real> gather_states(const Batch<Real>& states, Index channels) {
+Buffer<Real> first_states(const Batch<Real>& states, Index channels) {
   Buffer<Real> all(states.carries() ? states.count() * channels : 0);
   for (Index b = 0; states.carries() && b < states.count(); ++b) {
     std::memcpy(all.data() + b * channels, &states[b],
