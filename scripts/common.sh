@@ -66,6 +66,6 @@ configure() {
 
 build_packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev rapidjson-dev)
 example_packages=(libcli11-dev zlib1g-dev)
-test_packages=(catch2 python3 pkg-config)
+test_packages=(catch2 zlib1g-dev python3 pkg-config)
 # shellcheck disable=SC2034  # used where this file is sourced
 all_packages=("${build_packages[@]}" "${example_packages[@]}" "${test_packages[@]}" libbenchmark-dev)
