@@ -439,6 +439,25 @@ LIMEN_INLINE V scale(const V& a, [[maybe_unused]] const V& n) {
   return a;
 }
 
+/// True where 32 floats can be looked up by the low five bits of each lane.
+template <class V>
+inline constexpr bool has_lookup =
+#if defined(__AVX512F__) && !defined(LIMEN_SCALAR)
+    sizeof(V) == 64 && sizeof(typename V::value_type) == 4;
+#else
+    false;
+#endif
+
+/// table[i mod 32] for each lane i, `low` and `high` the halves of the table. Where has_lookup.
+template <class V, class I>
+LIMEN_INLINE V lookup(const V& low, [[maybe_unused]] const V& high, [[maybe_unused]] const I& i) {
+#if defined(__AVX512F__) && !defined(LIMEN_SCALAR)
+  if constexpr (has_lookup<V>) return V(_mm512_permutex2var_ps(low, i, high));
+#endif
+  static_assert(has_lookup<V>, "simd::lookup: ask has_lookup first");
+  return low;
+}
+
 /// v - round(v), in [-1/2, 1/2]; 0 for infinities. Where has_scale.
 template <class V>
 LIMEN_INLINE V remainder(const V& v) {
