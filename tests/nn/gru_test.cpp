@@ -11,7 +11,8 @@ TEMPLATE_TEST_CASE_SIG("Gru keeps the laws of layers", "[nn][gru][laws]", ((GruC
                        (GruConfig{.d_in = 1, .d_hidden = 1}),
                        (GruConfig{.d_in = 2, .d_hidden = 3, .bias = false}),
                        (GruConfig{.d_in = 3, .d_hidden = 17}),
-                       (GruConfig{.d_in = 5, .d_hidden = 32})) {
+                       (GruConfig{.d_in = 5, .d_hidden = 32}),
+                       (GruConfig{.d_in = 2, .d_hidden = 70})) {
   laws::hold_in_double_and_float<Gru<C>>({.most_slopes = 60});
 }
 

@@ -18,6 +18,7 @@
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/kernel/recurrent.hpp>
+#include <limen/kernel/tiny_gates.hpp>
 #include <limen/nn/weight.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -87,9 +88,10 @@ struct Gru {
   Vector<Real, H> step(VectorView<Real, I> x, State& state) const noexcept {
     const FlushDenormals guard;
     Vector<Real, H> y;
+    Real* const h = state.h.data();
     const Vector<Real, 3 * H> gi = linear(x, weight_ih, data_or_null(bias_ih)),
                               p = recurrent(state);
-    gru_units<false, false>(H, gi.data(), p.data(), state.h.data(), y.data());
+    gru_units<false, false>(H, gi.data(), p.data(), h, h, y.data());
     return y;
   }
 
@@ -98,10 +100,11 @@ struct Gru {
     const FlushDenormals guard;
     GruGates<Real, H> gates;
     Vector<Real, H> n, q, before, y;
+    Real* const h = state.h.data();
     const Vector<Real, 3 * H> gi = linear(x, weight_ih, data_or_null(bias_ih)),
                               p = recurrent(state);
     gru_units<false, true>(
-        H, gi.data(), p.data(), state.h.data(), y.data(),
+        H, gi.data(), p.data(), h, h, y.data(),
         {gates.reset.data(), gates.update.data(), n.data(), q.data(), before.data()});
     return gates;
   }
@@ -198,7 +201,8 @@ struct Gru {
       recur<Real>(sequences, {w_h.view(), data_or_null(bias_hh)}, states,
                   [&](Index i, Index t, const Real* p) {
                     Real* const gi = ran.gates.row_data(t);
-                    gru_units<false, Keep>(H, gi, p, states.row(i), ran.y.row_data(t), kept(t, gi));
+                    gru_units<false, Keep>(H, gi, p, states.row(i), states.row(i),
+                                           ran.y.row_data(t), kept(t, gi));
                   });
       scatter_states<Real>(sequences, batch, states, h_of);
     });
@@ -206,11 +210,12 @@ struct Gru {
   }
 };
 
-/// The inference form: weights in panels, with the factors of 2^v in them.
+/// The inference form: weights as the kernels want them, with the factors of 2^v in them.
 template <GruConfig C, class R>
 struct Gru<C, Prepared<R>> {
   static constexpr GruConfig config = C;
   static constexpr Index I = C.d_in, H = C.d_hidden, in = I, out = H;
+  static constexpr bool tiny = I <= tiny_width && H <= tiny_width;
   using Scalar = R;
   using Real = R;
   using State = GruState<Real, H>;
@@ -219,11 +224,12 @@ struct Gru<C, Prepared<R>> {
 
   void prepare_from(const Gru<C, Real>& learned) {
     constexpr Real sigma = -math::detail::log2_e<Real>, factors[] = {sigma, sigma, 2 * sigma};
-    weight_ih = pack_gates<Real>(learned.weight_ih.matrix(), factors);
-    weight_hh = pack_gates<Real>(learned.weight_hh.matrix(), factors);
-    if constexpr (C.bias) {
-      fold_gates<Real>({learned.bias_ih.data(), 3 * H, 1, 1}, factors, bias_ih.data());
-      fold_gates<Real>({learned.bias_hh.data(), 3 * H, 1, 1}, factors, bias_hh.data());
+    const Real *b_i = data_or_null(learned.bias_ih), *b_h = data_or_null(learned.bias_hh);
+    if constexpr (tiny) {
+      weights.place(learned.weight_ih.data(), learned.weight_hh.data(), b_i, b_h, factors);
+    } else {
+      weights.input.place(learned.weight_ih.matrix(), b_i, factors);
+      weights.state.place(learned.weight_hh.matrix(), b_h, factors);
     }
   }
 
@@ -231,20 +237,33 @@ struct Gru<C, Prepared<R>> {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, H> y(x.rows());
-    Sequence<Real, 3 * H> gi(x.rows());
-    product_nt(x.matrix(), weight_ih.view(), gi.matrix(), {.bias = bias_ih.data()});
-    share_sequences(batch, x.rows(), detail::recurrence_ns<Real>(x.rows(), 3, H),
-                    [&](const ByLength& sequences) {
-                      Buffer<Real> h(sequences.count() * H);
-                      const MatrixView<Real> states{h.data(), sequences.count(), H, H};
-                      gather_states<Real>(sequences, batch, states, h_of);
-                      recur<Real>(sequences, {weight_hh.view(), bias_hh.data()}, states,
-                                  [&](Index i, Index t, const Real* p) {
-                                    gru_units<true, false>(H, gi.row_data(t), p, states.row(i),
-                                                           y.row_data(t));
-                                  });
-                      scatter_states<Real>(sequences, batch, states, h_of);
-                    });
+    Sequence<Real, tiny ? 1 : 3 * H> gi(tiny ? 0 : x.rows());
+    if constexpr (!tiny) weights.input.product(x.matrix(), gi.matrix());
+    share_recurrence<Real, tiny ? 1 : 3, H>(batch, x.rows(), [&](const ByLength& sequences) {
+      const Index count = sequences.count();
+      Buffer<Real> buffer(count * H);
+      const MatrixView<Real> h{buffer.data(), count, H, H};
+      gather_states<Real>(sequences, batch, h, h_of);
+      if constexpr (tiny) {
+        sequences.forwards([&](Index t, Index n) {
+          for (Index i = 0; i < n; ++i) {
+            const Index row = sequences.first(i) + t;
+            tiny_gru<false, I, H>(weights, x.row(row).data(), h.row(i), y.row_data(row));
+          }
+        });
+      } else {
+        recur(
+            sequences, weights.state, h,
+            [&](Index, Index row, const Real* p, const Real* now, Real* next, Index u0, Index u1) {
+              const Real* const g = gi.data() + row * 3 * H;
+              Real* const to = y.row_data(row);
+              for_each_block<Blocks>(u0, u1, [&](Index j, Index W) {
+                gru_units<true, false>(W, g + 3 * j, p + 3 * j, now + j, next + j, to + j);
+              });
+            });
+      }
+      scatter_states<Real>(sequences, batch, h, h_of);
+    });
     return y;
   }
 
@@ -252,8 +271,7 @@ struct Gru<C, Prepared<R>> {
   Vector<Real, H> step(VectorView<Real, I> x, State& state) const noexcept {
     const FlushDenormals guard;
     Vector<Real, H> y;
-    const Shares s(*this, x, state);
-    gru_units<true, false>(H, s.gi.data(), s.p.data(), state.h.data(), y.data());
+    move<false>(x.data(), state.h.data(), y.data());
     return y;
   }
 
@@ -261,29 +279,38 @@ struct Gru<C, Prepared<R>> {
   GruGates<Real, H> gates(VectorView<Real, I> x, State state) const noexcept {
     const FlushDenormals guard;
     GruGates<Real, H> gates;
-    Vector<Real, H> n, q, before, y;
-    const Shares s(*this, x, state);
-    gru_units<true, true>(
-        H, s.gi.data(), s.p.data(), state.h.data(), y.data(),
-        {gates.reset.data(), gates.update.data(), n.data(), q.data(), before.data()});
+    Vector<Real, H> y;
+    move<true>(x.data(), state.h.data(), y.data(), gates.reset.data(), gates.update.data());
     return gates;
   }
 
  private:
-  static Real* h_of(State& state) { return state.h.data(); }
-
-  /// What input and state give to the gates.
-  struct Shares {
-    Vector<Real, 3 * H> gi, p;
-    Shares(const Gru& gru, VectorView<Real, I> x, const State& state) noexcept {
-      product_nt(x.matrix(), gru.weight_ih.view(), gi.matrix(), {.bias = gru.bias_ih.data()});
-      product_nt<Real>({state.h.data(), 1, H, H}, gru.weight_hh.view(), p.matrix(),
-                       {.bias = gru.bias_hh.data()});
-    }
+  using Blocks = GateBlocks<Real, 3, H>;
+  struct Large {
+    Blocks input, state;
   };
 
-  Panels<Real> weight_ih, weight_hh;
-  Tensor<Real, 3 * H> bias_ih, bias_hh;
+  static Real* h_of(State& state) { return state.h.data(); }
+
+  template <bool Keep>
+  void move(const Real* x, Real* h, Real* y, [[maybe_unused]] Real* reset = nullptr,
+            [[maybe_unused]] Real* update = nullptr) const noexcept {
+    if constexpr (tiny) {
+      tiny_gru<Keep, I, H>(weights, x, h, y, reset, update);
+    } else {
+      Vector<Real, 3 * H> gi, p;
+      [[maybe_unused]] Vector<Real, H> n, q, before;
+      weights.input.product({x, 1, I, I}, gi.matrix());
+      weights.state.product({h, 1, H, H}, p.matrix());
+      for_each_block<Blocks>(0, Blocks::blocks, [&](Index j, Index W) {
+        GruKept<Real> kept{};
+        if constexpr (Keep) kept = {reset + j, update + j, n.data(), q.data(), before.data()};
+        gru_units<true, Keep>(W, gi.data() + 3 * j, p.data() + 3 * j, h + j, h + j, y + j, kept);
+      });
+    }
+  }
+
+  std::conditional_t<tiny, TinyGru<Real, I, H>, Large> weights;
 };
 
 }  // namespace limen::inline LIMEN_ABI
