@@ -28,6 +28,21 @@ template <class M>
 inline constexpr bool is_inference_form<M> =
     !std::is_same_v<M, typename M::template with_scalar<typename M::Scalar>>;
 
+namespace detail {
+
+/// What is stored of an enum.
+template <class T>
+struct Underlying {
+  using type = T;
+};
+template <class T>
+  requires std::is_enum_v<T>
+struct Underlying<T> : std::underlying_type<T> {};
+template <class T>
+using NumberOf = typename Underlying<T>::type;
+
+}  // namespace detail
+
 /// What a file is written from and read into: a list of tensors somewhere in memory.
 class Inventory {
  public:
@@ -54,7 +69,7 @@ class Inventory {
   void add_numbers(std::string name, std::vector<Index> shape, T* data) {
     NamedTensor t;
     t.name = std::move(name);
-    t.dtype = dtype_of<std::remove_const_t<T>>();
+    t.dtype = dtype_of<detail::NumberOf<std::remove_const_t<T>>>();
     t.shape = std::move(shape);
     t.data = const_cast<std::remove_const_t<T>*>(data);  // NOLINT: written to by `load` only
     tensors.push_back(std::move(t));
@@ -64,7 +79,7 @@ class Inventory {
 };
 
 struct LoadOptions {
-  bool convert = false;  ///< accept any floating-point kind for another (float16 for float32)
+  bool convert = false;       ///< accept any floating-point kind for another (float16 for float32)
   bool ignore_extra = false;  ///< accept tensors that the model does not have
   std::string prefix = "";    ///< of the model's names in the file; other names are not looked at
 };
@@ -87,8 +102,8 @@ inline Status check_fits(const Inventory& inventory, const Safetensors& file,
     const StoredTensor* found = file.find(options.prefix + t.name);
     if (found == nullptr) return Error{t.name, t.text(), "nothing in " + file.file_name()};
     known.push_back(found->name);
-    const bool same_kind = found->dtype == t.dtype || (options.convert && is_floating(t.dtype) &&
-                                                       is_floating(found->dtype));
+    const bool same_kind = found->dtype == t.dtype ||
+                           (options.convert && is_floating(t.dtype) && is_floating(found->dtype));
     if (found->shape != t.shape || !same_kind) {
       return Error{t.name, t.text(), found->text() + " in " + file.file_name()};
     }
@@ -98,8 +113,7 @@ inline Status check_fits(const Inventory& inventory, const Safetensors& file,
   for (const StoredTensor& t : file.tensors()) {
     if (t.name.starts_with(options.prefix) &&
         !std::binary_search(known.begin(), known.end(), t.name)) {
-      return Error{shown(t.name), "nothing of this name",
-                   t.text() + " in " + file.file_name()};
+      return Error{shown(t.name), "nothing of this name", t.text() + " in " + file.file_name()};
     }
   }
   return {};

@@ -48,7 +48,7 @@ struct Dropout {
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
     bool drops = false;  ///< was there a generator?
-    Random random;       ///< whose key gives the mask
+    Random random{};     ///< whose key gives the mask
   };
 
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const

@@ -5,23 +5,23 @@
 
 #include <string>
 
-#include <limen/train/elementwise.hpp>
+#include <limen/train/optimizer.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
 template <Parametrized M>
 class Average {
  public:
-  explicit Average(const M& model, double decay = 0.999) : value_(model), decay_(decay) {}
+  explicit Average(const M& model, double decay = 0.999) : value_(model), decay_(decay) {
+    detail::check_option("Average: decay", decay, 0, 1);
+  }
 
   void update(const M& model) {
+    const FlushDenormals guard;
     const double t = static_cast<double>(step_++);
     const double d = decay_ < (1 + t) / (10 + t) ? decay_ : (1 + t) / (10 + t);
     for_each_tensor(
-        [&](auto& a, const auto& w) {
-          detail::scale(a.data(), d, a.size);
-          detail::add_scaled(a.data(), 1 - d, w.data(), a.size);
-        },
+        [&](auto& a, const auto& w) { detail::move_towards(a.data(), w.data(), 1 - d, a.size); },
         value_, model);
   }
 

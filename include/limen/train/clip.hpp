@@ -17,18 +17,24 @@ double global_norm(const M& gradient) {
   return std::sqrt(sum);
 }
 
+/// The same where the norm is known already.
+template <Parametrized M>
+void clip_to(M& gradient, double norm, double limit) {
+  const double factor = limit / (norm + 1e-6);
+  if (!(factor < 1)) return;
+  detail::for_each_learned([&](std::size_t, auto& g) { detail::scale(g.data(), factor, g.size); },
+                           gradient);
+}
+
 /// Gives the norm from before.
 template <Parametrized M>
 double clip_global_norm(M& gradient, double limit) {
-  const double norm = global_norm(gradient), factor = limit / (norm + 1e-6);
-  if (factor < 1) {
-    detail::for_each_learned(
-        [&](std::size_t, auto& g) { detail::scale(g.data(), factor, g.size); }, gradient);
-  }
+  const double norm = global_norm(gradient);
+  clip_to(gradient, norm, limit);
   return norm;
 }
 
-/// The first parameter whose square is no finite number; empty if there is none.
+/// The first parameter with a number whose square is not finite; empty if there is none.
 template <Parametrized M>
 std::string first_not_finite(const M& model) {
   std::string found;

@@ -10,16 +10,15 @@
 
 namespace limen::inline LIMEN_ABI::detail {
 
-/// f(first, count) over pieces of n numbers, on the threads allowed. Where it is cut does not depend
-/// on their number.
+/// f(first, count) over pieces of n numbers, on the threads allowed. Where it is cut does not
+/// depend on their number.
 template <class F>
 void for_each_piece(Index n, F&& f) {
-  constexpr Index piece = 16384;  // a guess: three arrays of it fit in a core's L2
-  constexpr double ns = 0.5;      // per number, likewise
+  constexpr Index piece = 16384;  // four arrays of it fit in a core's L2
+  constexpr double ns = 0.1;      // AdamW, per number
   if (n <= piece) return f(Index{0}, n);
-  parallel_for((n + piece - 1) / piece, ns * static_cast<double>(n), [&](Index i) {
-    f(i * piece, n - i * piece < piece ? n - i * piece : piece);
-  });
+  parallel_for((n + piece - 1) / piece, ns * static_cast<double>(n),
+               [&](Index i) { f(i * piece, n - i * piece < piece ? n - i * piece : piece); });
 }
 
 /// sum += a part
@@ -28,9 +27,22 @@ void add_scaled(Real* sum, double a, const Real* part, Index n) {
   using V = simd::Vec<Real>;
   const V scale(static_cast<Real>(a));
   for_each_piece(n, [&](Index first, Index count) {
-    simd::for_each<Real>(count, [&, s = sum + first, p = part + first](Index i, auto load,
-                                                                       auto store) {
-      store(s + i, simd::fma(scale, load(p + i), load(s + i)));
+    simd::for_each<Real>(count,
+                         [&, s = sum + first, p = part + first](Index i, auto load, auto store) {
+                           store(s + i, simd::fma(scale, load(p + i), load(s + i)));
+                         });
+  });
+}
+
+/// x += a (to - x), which leaves x alone where it has arrived.
+template <class Real>
+void move_towards(Real* x, const Real* to, double a, Index n) {
+  using V = simd::Vec<Real>;
+  const V share(static_cast<Real>(a));
+  for_each_piece(n, [&](Index first, Index count) {
+    simd::for_each<Real>(count, [&, p = x + first, q = to + first](Index i, auto load, auto store) {
+      const V now = load(p + i);
+      store(p + i, simd::fma(share, load(q + i) - now, now));
     });
   });
 }

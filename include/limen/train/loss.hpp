@@ -27,7 +27,7 @@ enum class Reduction { mean, sum };
 template <class Real, Index D>
 struct Loss {
   double value = 0;   ///< sum or mean
-  double weight = 0;  ///< how many rows or numbers were counted
+  double weight = 1;  ///< how many rows or numbers were counted
   Reduction reduction = Reduction::mean;
   Sequence<Real, D> dy;  ///< [T x D], gradient of `value`; without rows after an error
 };
@@ -120,8 +120,8 @@ double cross_entropy(MatrixView<const Real> x, std::span<const int> labels, Matr
     loss += softmax_row(x.row(t), d, x.cols) - (1 - s) * static_cast<double>(x(t, label));
     if (s != 0) {
       const Real* row = x.row(t);
-      loss -= spread * static_cast<double>(
-                           row_sum<Real>(x.cols, [&](Index i, auto load) { return load(row + i); }));
+      loss -= spread * static_cast<double>(row_sum<Real>(
+                           x.cols, [&](Index i, auto load) { return load(row + i); }));
       const simd::Vec<Real> less(static_cast<Real>(spread));
       simd::transform(d, d, x.cols, [&](auto v) { return v - less; });
     }
@@ -185,8 +185,8 @@ double binary_cross_entropy(MatrixView<const Real> x, MatrixView<const Real> tar
       store(dx.row(t) + i, math::softplus(a) - a * q);
     });
     const Real* d = dx.row(t);
-    loss += static_cast<double>(
-        row_sum<Real>(x.cols, [&](Index i, auto load) { return load(d + i); }));
+    loss +=
+        static_cast<double>(row_sum<Real>(x.cols, [&](Index i, auto load) { return load(d + i); }));
     simd::for_each<Real>(x.cols, [&](Index i, auto load, auto store) {
       const V a = load(x.row(t) + i);
       store(dx.row(t) + i, (math::sigmoid(a) - load(target.row(t) + i)) * by);
@@ -230,15 +230,13 @@ Loss<Real, D> cross_entropy(SequenceView<Real, D> x, std::span<const int> labels
 
 /// x [T x D], q [T x D]
 template <class Real, Index D>
-Loss<Real, D> kl_divergence(SequenceView<Real, D> x,
-                            std::type_identity_t<SequenceView<Real, D>> q,
+Loss<Real, D> kl_divergence(SequenceView<Real, D> x, std::type_identity_t<SequenceView<Real, D>> q,
                             Reduction reduction = Reduction::mean) {
   if (!detail::same_rows(x.rows(), q.rows())) return {};
-  return detail::reduced<Real, D>(x.rows(), static_cast<double>(x.rows()), reduction,
-                                  [&](MatrixView<Real> dx, double s) {
-                                    return detail::kl_divergence<Real>(x.matrix(), q.matrix(), dx,
-                                                                       s);
-                                  });
+  return detail::reduced<Real, D>(
+      x.rows(), static_cast<double>(x.rows()), reduction, [&](MatrixView<Real> dx, double s) {
+        return detail::kl_divergence<Real>(x.matrix(), q.matrix(), dx, s);
+      });
 }
 
 /// y [T x D], target [T x D]
@@ -247,11 +245,10 @@ Loss<Real, D> mean_squared_error(SequenceView<Real, D> y,
                                  std::type_identity_t<SequenceView<Real, D>> target,
                                  Reduction reduction = Reduction::mean) {
   if (!detail::same_rows(y.rows(), target.rows())) return {};
-  return detail::reduced<Real, D>(y.rows(), static_cast<double>(y.rows() * D), reduction,
-                                  [&](MatrixView<Real> dy, double s) {
-                                    return detail::mean_squared_error<Real>(
-                                        y.matrix(), target.matrix(), dy, s);
-                                  });
+  return detail::reduced<Real, D>(
+      y.rows(), static_cast<double>(y.rows() * D), reduction, [&](MatrixView<Real> dy, double s) {
+        return detail::mean_squared_error<Real>(y.matrix(), target.matrix(), dy, s);
+      });
 }
 
 /// x [T x D], target [T x D] in 0..1
@@ -260,11 +257,10 @@ Loss<Real, D> binary_cross_entropy(SequenceView<Real, D> x,
                                    std::type_identity_t<SequenceView<Real, D>> target,
                                    Reduction reduction = Reduction::mean) {
   if (!detail::same_rows(x.rows(), target.rows())) return {};
-  return detail::reduced<Real, D>(x.rows(), static_cast<double>(x.rows() * D), reduction,
-                                  [&](MatrixView<Real> dx, double s) {
-                                    return detail::binary_cross_entropy<Real>(
-                                        x.matrix(), target.matrix(), dx, s);
-                                  });
+  return detail::reduced<Real, D>(
+      x.rows(), static_cast<double>(x.rows() * D), reduction, [&](MatrixView<Real> dx, double s) {
+        return detail::binary_cross_entropy<Real>(x.matrix(), target.matrix(), dx, s);
+      });
 }
 
 template <class Real, Index D>

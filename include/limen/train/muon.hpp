@@ -1,12 +1,12 @@
 #pragma once
-/// @file  Muon: momentum whose singular values are all brought near 1, for the matrices in the middle
-/// of a network. Jordan et al., https://kellerjordan.github.io/posts/muon/.
+/// @file  Muon: momentum whose singular values are all brought near 1, for the matrices in the
+/// middle of a network. Jordan et al., https://kellerjordan.github.io/posts/muon/.
 ///
 ///   m <- β m + (1 - β) g
 ///   u  = (1 - β) g + β m   Nesterov,   m   else
 ///   w <- w (1 - η λ) - η √max(1, rows / cols) NS(u)
 ///
-///   NS(u):  X = u / (‖u‖ + 1e-7);   five times   X <- a X + (b A + c A A) X   with A = X Xᵀ
+///   NS(u):  X = u / max(‖u‖, 1e-7);   five times   X <- a X + (b A + c A A) X   with A = X Xᵀ
 ///
 /// The five steps take singular values from 0.01..1 into 0.68..1.13; more precise they need not be.
 /// Each is taken in the precision of the model (the authors' own code uses bfloat16). Tensors of
@@ -43,7 +43,8 @@ void newton_schulz(MatrixView<Real> x, int steps = 5) {
 
   double norm = 0;
   for (Index r = 0; r < x.rows; ++r) norm += detail::squared_norm(x.row(r), x.cols);
-  const Real scale = static_cast<Real>(1 / (std::sqrt(norm) + 1e-7));
+  const double length = std::sqrt(norm);
+  const Real scale = static_cast<Real>(1 / (length > 1e-7 ? length : 1e-7));
   for (Index r = 0; r < m; ++r) {
     for (Index j = 0; j < n; ++j) X(r, j) = scale * (tall ? x(j, r) : x(r, j));
   }
@@ -79,9 +80,8 @@ void muon(MatrixView<Real> w, const Real* g, Real* m, const MuonOptions& o, doub
     store(u + i, o.nesterov ? simd::fma(beta, m1, fresh) : m1);
   });
   newton_schulz<Real>({u, w.rows, w.cols, w.cols}, o.steps);
-  const double tall = w.rows > w.cols ? std::sqrt(static_cast<double>(w.rows) /
-                                                  static_cast<double>(w.cols))
-                                      : 1;
+  const double tall =
+      w.rows > w.cols ? std::sqrt(static_cast<double>(w.rows) / static_cast<double>(w.cols)) : 1;
   const V keep = number(1 - rate * decay), eta = number(rate * tall);
   simd::for_each<Real>(n, [&](Index i, auto load, auto store) {
     store(w.data + i, simd::fnma(eta, load(u + i), keep * load(w.data + i)));
@@ -94,8 +94,7 @@ template <Parametrized M>
 class Muon {
  public:
   explicit Muon(MuonOptions options = {})
-      : options_(std::move(options)),
-        roles_(detail::roles_of(m_, options_.rules, options_.adamw)) {
+      : options_(std::move(options)), roles_(detail::roles_of(m_, options_.rules, options_.adamw)) {
     detail::check_option("Muon: .rate", options_.rate, 0, detail::unlimited);
     detail::check_option("Muon: .momentum", options_.momentum, 0, 1);
     detail::check_option("Muon: .decay", options_.decay, 0, detail::unlimited);

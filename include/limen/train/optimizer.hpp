@@ -40,9 +40,9 @@ inline bool name_contains(std::string_view name, const std::vector<std::string>&
 
 /// Exceptions by name (see name_contains).
 struct ParameterRules {
-  std::vector<std::string> frozen;     ///< stay as they are: no step, no decay, no moments
-  std::vector<std::string> undecayed;  ///< matrices that do not decay
-  bool decay_vectors = false;          ///< vectors decay too
+  std::vector<std::string> frozen{};     ///< stay as they are: no step, no decay, no moments
+  std::vector<std::string> undecayed{};  ///< matrices that do not decay
+  bool decay_vectors = false;            ///< vectors decay too
 };
 
 /// What an optimizer does with one parameter.
@@ -54,9 +54,23 @@ struct ParameterRole {
 
 namespace detail {
 
+/// A name that no parameter has is a slip of the pen: what it was to protect would be learned.
+template <class M>
+void check_names(const M& model, const std::vector<std::string>& names, const char* who) {
+  for (const std::string& words : names) {
+    bool found = false;
+    for_each_parameter(
+        [&](const std::string& name, const auto&) { found = found || name_contains(name, words); },
+        model);
+    if (!found) fail({who, "names of parameters", '"' + words + '"'});
+  }
+}
+
 template <class M>
 std::vector<ParameterRole> roles_of(const M& model, const ParameterRules& rules,
                                     const std::vector<std::string>& not_matrices = {}) {
+  check_names(model, rules.frozen, "ParameterRules: .frozen");
+  check_names(model, rules.undecayed, "ParameterRules: .undecayed");
   std::vector<ParameterRole> roles;
   for_each_parameter(
       [&](const std::string& name, const auto& tensor) {

@@ -26,20 +26,22 @@ enum class Decay : int { none, cosine, linear, step, inverse_sqrt, trapezoid };
 
 struct Schedule {
   Decay decay = Decay::none;
-  Index warm_up = 0;                   ///< T_w
-  Index total = 0;                     ///< T, for cosine, linear and trapezoid
-  double least = 0;                    ///< m, the factor at the end
-  double gamma = 0.1;                  ///< γ, at each milestone of step
-  double last_share = 0.2;             ///< of T, in which a trapezoid descends
-  std::array<Index, 8> milestones{};   ///< of step; 0 for those not used
+  Index warm_up = 0;                  ///< T_w
+  Index total = 0;                    ///< T, for cosine, linear and trapezoid
+  double least = 0;                   ///< m, the factor at the end
+  double gamma = 0.1;                 ///< γ, at each milestone of step
+  double last_share = 0.2;            ///< of T, in which a trapezoid descends
+  std::array<Index, 8> milestones{};  ///< of step; 0 for those not used
 
   double operator()(Index t) const {
     if (t < warm_up) return static_cast<double>(t + 1) / static_cast<double>(warm_up);
     switch (decay) {
-      case Decay::none: return 1;
+      case Decay::none:
+        return 1;
       case Decay::cosine:
         return least + (1 - least) * (1 + std::cos(std::numbers::pi * share(t, warm_up))) / 2;
-      case Decay::linear: return least + (1 - least) * (1 - share(t, warm_up));
+      case Decay::linear:
+        return least + (1 - least) * (1 - share(t, warm_up));
       case Decay::step: {
         double factor = 1;
         for (const Index m : milestones) factor *= m > 0 && m <= t ? gamma : 1;
@@ -60,6 +62,9 @@ struct Schedule {
 
   Status check() const {
     const bool ends = decay == Decay::cosine || decay == Decay::linear || decay == Decay::trapezoid;
+    if (decay < Decay::none || decay > Decay::trapezoid) {
+      return Error{"Schedule.decay", "one of Decay", std::to_string(static_cast<int>(decay))};
+    }
     if (warm_up < 0) return Error{"Schedule.warm_up", "0 or more", std::to_string(warm_up)};
     if (ends && total <= warm_up) {
       return Error{"Schedule.total", "more than the warm-up of " + std::to_string(warm_up),
@@ -68,13 +73,16 @@ struct Schedule {
     if (!(last_share > 0 && last_share <= 1)) {
       return Error{"Schedule.last_share", "more than 0 and at most 1", std::to_string(last_share)};
     }
+    if (!(least >= 0 && least <= 1)) {
+      return Error{"Schedule.least", "from 0 to 1", std::to_string(least)};
+    }
     return {};
   }
 
   /// What a checkpoint keeps of it.
   template <class Inventory>
   void list(Inventory& inventory, const std::string& prefix) {
-    inventory.add_number(prefix + "decay", reinterpret_cast<int&>(decay));
+    inventory.add_number(prefix + "decay", decay);
     inventory.add_number(prefix + "warm_up", warm_up);
     inventory.add_number(prefix + "total", total);
     inventory.add_number(prefix + "least", least);

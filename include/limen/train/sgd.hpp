@@ -10,9 +10,9 @@
 namespace limen::inline LIMEN_ABI {
 
 struct SgdOptions {
-  double rate = 0.01;    ///< η
-  double momentum = 0;   ///< μ
-  double decay = 0;      ///< λ
+  double rate = 0.01;   ///< η
+  double momentum = 0;  ///< μ
+  double decay = 0;     ///< λ
   bool nesterov = false;
   ParameterRules rules{};
 };
@@ -58,8 +58,7 @@ class Sgd {
         [&](std::size_t i, auto& w, const auto& g, auto& m) {
           if (roles_[i].frozen) return;
           detail::sgd(w.data(), g.data(), m.data(), w.size, factor * options_.rate,
-                      options_.momentum, roles_[i].decayed ? options_.decay : 0,
-                      options_.nesterov);
+                      options_.momentum, roles_[i].decayed ? options_.decay : 0, options_.nesterov);
         },
         model, gradient, momentum_);
   }
