@@ -179,7 +179,7 @@ LIMEN_INLINE V rsqrt(const V& v) {
 /// 1 / (1 + 2^v): a gate whose argument was multiplied by -log2 e in its weights.
 template <class V>
 LIMEN_INLINE V gate2(const V& v) {
-  return simd::reciprocal(exp2(v) + V(detail::RealOf<V>(1)));
+  return simd::reciprocal(math::exp2(v) + V(detail::RealOf<V>(1)));
 }
 
 /// sigma(v) = 1 / (1 + e^-v)
@@ -286,7 +286,7 @@ template <class V>
 LIMEN_INLINE V log1p(const V& v) {
   using Real = detail::RealOf<V>;
   const V one(Real(1)), w = v + one, d = w - one;
-  const V y = simd::select(d == V(Real(0)), v, log(w) * (v / d));
+  const V y = simd::select(d == V(Real(0)), v, math::log(w) * (v / d));
   return simd::select(v < V(std::numeric_limits<Real>::infinity()), y, v);
 }
 
@@ -335,7 +335,7 @@ LIMEN_INLINE V gaussian(const V& a) {
     square = high * high + rest;
     lost = (high * high - square) + rest;
   }
-  const V e = exp(V(Real(-0.5)) * square);
+  const V e = math::exp(V(Real(-0.5)) * square);
   return simd::fnma(e * V(Real(0.5)), lost, e);
 }
 
