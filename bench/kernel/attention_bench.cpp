@@ -1,0 +1,90 @@
+// Softmax attention of one sequence, H heads of d: forward. Work: flops of the products over the
+// keys that are seen.
+
+#include <limen/core/random.hpp>
+#include <limen/kernel/attention.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace limen;
+
+struct Inputs {
+  Index heads, key_heads, d, rows;
+  std::vector<float> q, k, v, y, lse;
+
+  Inputs(Index H, Index Hk, Index D, Index T)
+      : heads(H),
+        key_heads(Hk),
+        d(D),
+        rows(T),
+        q(numbers(T * H * D)),
+        k(numbers(T * Hk * D)),
+        v(numbers(T * Hk * D)),
+        y(static_cast<std::size_t>(T * H * D)),
+        lse(static_cast<std::size_t>(T * H)) {}
+
+  AttentionCall<float> call() {
+    AttentionCall<float> c;
+    c.q = {q.data(), rows, heads * d, heads * d};
+    c.k = {k.data(), rows, key_heads * d, key_heads * d};
+    c.v = {v.data(), rows, key_heads * d, key_heads * d};
+    c.y = {y.data(), rows, heads * d, heads * d};
+    c.lse = lse.data();
+    return c;
+  }
+
+  static std::vector<float> numbers(Index n) {
+    static Random random(1);
+    std::vector<float> x(static_cast<std::size_t>(n));
+    for (float& value : x) value = static_cast<float>(random.normal());
+    return x;
+  }
+};
+
+double seen(Index T, bool causal, Index window) {
+  double pairs = 0;
+  for (Index i = 0; i < T; ++i) {
+    const Index all = causal ? i + 1 : T;
+    pairs += static_cast<double>(window > 0 && window < all ? window : all);
+  }
+  return pairs;
+}
+
+void add_forward(Index H, Index D, Index T, bool causal, Index window, int threads) {
+  std::string name = "attention.forward/" + std::to_string(H) + "x" + std::to_string(D) + "x" +
+                     std::to_string(T) + (causal ? ".causal" : ".full");
+  if (window > 0) name += ".window" + std::to_string(window);
+  if (threads > 1) name += "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+    const Threads allowed(threads);
+    Inputs inputs(H, H, D, T);
+    const auto call = inputs.call();
+    AttentionRule<float> rule;
+    rule.query_heads = rule.key_heads = H;
+    rule.causal = causal;
+    rule.window = window;
+    for (auto _ : state) {
+      attention<float>(rule, std::span(&call, 1));
+      benchmark::ClobberMemory();
+    }
+    state.counters["work"] = 4.0 * static_cast<double>(H * D) * seen(T, causal, window);
+    state.counters["threads"] = threads;
+  })->UseRealTime();
+}
+
+[[maybe_unused]] const bool registered = [] {
+  for (const Index T : {512, 2048, 8192}) {
+    for (const bool causal : {false, true}) {
+      for (const int threads : {1, 2}) add_forward(12, 64, T, causal, 0, threads);
+    }
+  }
+  for (const Index T : {2048, 8192}) add_forward(12, 64, T, true, 256, 1);
+  return true;
+}();
+
+}  // namespace
