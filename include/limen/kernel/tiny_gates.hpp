@@ -83,15 +83,16 @@ LIMEN_INLINE V upper_half(const V& v) {
 #endif
 }
 
-/// f(j, count) for each vector of units of a block.
+/// f(v, j, units) for each vector v of a block: units j.., of which there are units().
 template <class Gates, Index H, class F>
 LIMEN_INLINE void tiny_units(Index block, F&& f) {
+  constexpr Index lanes = Gates::lanes, ragged = H % lanes == 0 ? lanes : H % lanes;
   LIMEN_UNROLL for (Index v = 0; v < Gates::per_block; ++v) {
-    const Index j = block * Gates::units + v * Gates::lanes;
-    if constexpr (H % Gates::units == 0) {
-      f(v, j, Gates::lanes);
+    const Index j = block * Gates::units + v * lanes;
+    if (j + lanes <= H) {
+      f(v, j, std::integral_constant<Index, lanes>{});
     } else if (j < H) {
-      f(v, j, H - j < Gates::lanes ? H - j : Gates::lanes);
+      f(v, j, std::integral_constant<Index, ragged>{});
     }
   }
 }
@@ -113,17 +114,17 @@ LIMEN_INLINE void tiny_gru(const TinyGru<Real, I, H>& gates, const Real* x, Real
     V input[Gates::sums], sum[Gates::sums];
     gates.shares(block, x, h, input, sum);
     detail::tiny_units<Gates, H>(
-        block, [&](Index v, Index j, Index count) __attribute__((always_inline)) {
+        block, [&](Index v, Index j, auto units) __attribute__((always_inline)) {
           const V r = math::gate2(sum[v]);
           const V z = Gates::paired ? detail::upper_half(r) : math::gate2(sum[per + v]);
           const V n = detail::squash<true>(simd::fma(r, sum[n_of + v], input[n_of + v]));
-          const V now = simd::fma(z, simd::load<V>(h + j, count) - n, n);
-          simd::store(y + j, now, count);
+          const V now = simd::fma(z, detail::load_first<units(), V>(h + j) - n, n);
+          detail::store_first<units()>(y + j, now);
           if constexpr (Keep) {
-            simd::store(reset + j, r, count);
-            simd::store(update + j, z, count);
+            detail::store_first<units()>(reset + j, r);
+            detail::store_first<units()>(update + j, z);
           }
-          if constexpr (Gates::blocks == 1) simd::store(h + j, now, count);
+          if constexpr (Gates::blocks == 1) detail::store_first<units()>(h + j, now);
         });
   }
   if constexpr (Gates::blocks > 1) std::memcpy(h, y, sizeof(Real) * static_cast<std::size_t>(H));
@@ -144,7 +145,7 @@ LIMEN_INLINE void tiny_lstm(const TinyLstm<Real, I, H>& gates, const Real* x, Re
     V input[Gates::sums], sum[Gates::sums];
     gates.shares(block, x, h, input, sum);
     detail::tiny_units<Gates, H>(
-        block, [&](Index v, Index j, Index count) __attribute__((always_inline)) {
+        block, [&](Index v, Index j, auto units) __attribute__((always_inline)) {
           V i, f, g, o;
           if constexpr (Gates::paired) {
             i = math::gate2(sum[0]), f = detail::upper_half(i);
@@ -153,11 +154,11 @@ LIMEN_INLINE void tiny_lstm(const TinyLstm<Real, I, H>& gates, const Real* x, Re
             i = math::gate2(sum[v]), f = math::gate2(sum[per + v]);
             g = math::gate2(sum[2 * per + v]), o = math::gate2(sum[3 * per + v]);
           }
-          const V now = simd::fma(f, simd::load<V>(c + j, count), i * (two * g - one));
+          const V now = simd::fma(f, detail::load_first<units(), V>(c + j), i * (two * g - one));
           const V shown = o * (two * math::gate2(now * fold) - one);
-          simd::store(c + j, now, count);
-          simd::store(y + j, shown, count);
-          if constexpr (Gates::blocks == 1) simd::store(h + j, shown, count);
+          detail::store_first<units()>(c + j, now);
+          detail::store_first<units()>(y + j, shown);
+          if constexpr (Gates::blocks == 1) detail::store_first<units()>(h + j, shown);
         });
   }
   if constexpr (Gates::blocks > 1) std::memcpy(h, y, sizeof(Real) * static_cast<std::size_t>(H));

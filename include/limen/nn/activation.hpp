@@ -8,6 +8,7 @@
 #include <limen/core/prepared.hpp>
 #include <limen/kernel/activation.hpp>
 #include <limen/kernel/gated.hpp>
+#include <limen/kernel/tiny.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -47,7 +48,12 @@ struct Activate {
   Vector<Real, D> step(VectorView<Real, D> x, State&) const noexcept {
     const FlushDenormals guard;
     Vector<Real, D> y;
-    activate(C.activation, x.data(), y.data(), D);
+    if constexpr (D <= tiny_width) {
+      tiny_transform<D>(x.data(), y.data(),
+                        [](const auto& v) { return activate<C.activation>(v); });
+    } else {
+      activate(C.activation, x.data(), y.data(), D);
+    }
     return y;
   }
 

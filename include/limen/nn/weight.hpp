@@ -18,6 +18,7 @@
 #include <limen/core/tensor.hpp>
 #include <limen/kernel/gemm.hpp>
 #include <limen/kernel/reduce.hpp>
+#include <limen/kernel/tiny.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -26,11 +27,22 @@ template <class Real, Index O, Index I>
 class PackedTensor {
  public:
   using Scalar = Real;
-  void prepare_from(const Tensor<Real, O, I>& w) { panels_ = Panels<Real>::pack(w.matrix()); }
+  static constexpr bool tiny = O <= tiny_width && I <= tiny_width;
+
+  void prepare_from(const Tensor<Real, O, I>& w) {
+    panels_ = Panels<Real>::pack(w.matrix());
+    if constexpr (tiny) tiny_.place(w.data());
+  }
   PanelsView<Real> view() const { return panels_.view(); }
+
+  /// y = x wᵀ + b of one row, where tiny.
+  LIMEN_INLINE void row_product(const Real* x, const Real* bias, Real* y) const noexcept {
+    tiny_.product(x, bias, y);
+  }
 
  private:
   Panels<Real> panels_;
+  Optional<tiny, TinyWeight<Real, O, I>> tiny_;
 };
 
 template <class S, Index O, Index I>
@@ -56,6 +68,12 @@ template <class Real, Index O, Index I>
 struct WeightShape<PackedTensor<Real, O, I>> {
   static constexpr Index out = O, in = I;
 };
+
+/// Is a row worth code for exactly this shape?
+template <class W>
+inline constexpr bool is_tiny = false;
+template <class Real, Index O, Index I>
+inline constexpr bool is_tiny<PackedTensor<Real, O, I>> = PackedTensor<Real, O, I>::tiny;
 }  // namespace detail
 
 /// y = a(x wᵀ + b)        x [T x I]  ->  [T x O].  `bias` may be null.
@@ -82,7 +100,15 @@ auto linear(VectorView<Real, I> x, const W& w, const Real* bias = nullptr,
   using Shape = detail::WeightShape<W>;
   static_assert(Shape::in == I, "linear: x must have as many columns as w");
   Vector<Real, Shape::out> y;
-  product_nt(x.matrix(), detail::operand(w), y.matrix(), {.bias = bias, .activation = activation});
+  if constexpr (detail::is_tiny<W>) {
+    w.row_product(x.data(), bias, y.data());
+    if (activation != Activation::identity) {
+      activate(activation, y.data(), y.data(), Shape::out);
+    }
+  } else {
+    product_nt(x.matrix(), detail::operand(w), y.matrix(),
+               {.bias = bias, .activation = activation});
+  }
   return y;
 }
 
