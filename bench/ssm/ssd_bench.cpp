@@ -41,7 +41,7 @@ struct Operands {
       d[i] = 1;
     }
   }
-  SsdInputs<float> inputs() {
+  StateInputs<float> inputs() {
     return {H,
             1,
             N,

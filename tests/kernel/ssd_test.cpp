@@ -1,7 +1,7 @@
 #include <limen/kernel/ssd.hpp>
 
 #include <limen/core/random.hpp>
-#include <limen/core/tensor.hpp>
+#include <limen/kernel/keyed_ssd.hpp>
 
 #include <cmath>
 #include <limits>
@@ -21,9 +21,10 @@ struct Size {
   Index heads, groups, keys, width;
 };
 
-/// Operands of T rows, in double; decays in (0, 1).
+/// Operands of T rows, in double; decays in (0, 1), one for each head or, keyed, one for each key.
 struct Operands {
-  Operands(Size s, Index rows, std::uint64_t seed) : size(s), T(rows) {
+  Operands(Size s, bool with_keys, Index rows, std::uint64_t seed)
+      : size(s), keyed(with_keys), T(rows) {
     Random random(seed);
     const auto draw = [&](Index n, auto f) {
       Numbers x(static_cast<std::size_t>(n));
@@ -34,7 +35,8 @@ struct Operands {
     q = draw(T * s.groups * s.keys, normal);
     k = draw(T * s.groups * s.keys, normal);
     v = draw(T * s.heads * s.width, normal);
-    a = draw(T * s.heads, [&] { return std::exp(-std::abs(random.normal())); });
+    a = draw(T * s.heads * (keyed ? s.keys : 1),
+             [&] { return std::exp(-std::abs(random.normal())); });
     d = draw(T * s.heads, [&] { return random.uniform(0.1, 1); });
     first = draw(s.heads * s.keys * s.width, normal);
     dy = draw(T * s.heads * s.width, normal);
@@ -42,6 +44,7 @@ struct Operands {
   }
 
   Size size;
+  bool keyed;
   Index T;
   Numbers q, k, v, a, d, first, dy, d_last;
 };
@@ -54,13 +57,16 @@ struct Results {
 Results plain(const Operands& o, double scale) {
   const auto [H, G, N, P] = o.size;
   const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  const auto decay = [&, H = H, N = N](Index t, Index h, Index n) {
+    return at(o.keyed ? (t * H + h) * N + n : t * H + h);
+  };
   Results r;
   r.y.assign(o.v.size(), 0);
   r.dq.assign(o.q.size(), 0);
   r.dk = r.dq;
   r.dv = r.y;
   r.dlog_a.assign(o.a.size(), 0);
-  r.dd = r.dlog_a;
+  r.dd.assign(o.d.size(), 0);
   std::vector<Numbers> S{o.first};
   for (Index t = 0; t < o.T; ++t) {
     Numbers next = S.back();
@@ -69,7 +75,7 @@ Results plain(const Operands& o, double scale) {
       for (Index n = 0; n < N; ++n) {
         for (Index p = 0; p < P; ++p) {
           double& s = next[at((h * N + n) * P + p)];
-          s = o.a[at(t * H + h)] * s +
+          s = o.a[decay(t, h, n)] * s +
               o.k[at((t * G + g) * N + n)] * o.d[at(t * H + h)] * o.v[at((t * H + h) * P + p)];
           r.y[at((t * H + h) * P + p)] += scale * s * o.q[at((t * G + g) * N + n)];
         }
@@ -82,8 +88,9 @@ Results plain(const Operands& o, double scale) {
   for (Index t = o.T - 1; t >= 0; --t) {
     for (Index h = 0; h < H; ++h) {
       const Index g = h / (H / G);
-      const double a = o.a[at(t * H + h)], d = o.d[at(t * H + h)];
+      const double d = o.d[at(t * H + h)];
       for (Index n = 0; n < N; ++n) {
+        const double a = o.a[decay(t, h, n)];
         for (Index p = 0; p < P; ++p) {
           const std::size_t e = at((h * N + n) * P + p), x = at((t * H + h) * P + p);
           const std::size_t key = at((t * G + g) * N + n);
@@ -92,7 +99,7 @@ Results plain(const Operands& o, double scale) {
           r.dk[key] += dS[e] * d * o.v[x];
           r.dv[x] += dS[e] * d * o.k[key];
           r.dd[at(t * H + h)] += dS[e] * o.k[key] * o.v[x];
-          r.dlog_a[at(t * H + h)] += a * dS[e] * S[at(t)][e];
+          r.dlog_a[decay(t, h, n)] += a * dS[e] * S[at(t)][e];
           dS[e] *= a;
         }
       }
@@ -139,15 +146,15 @@ struct Look {
 };
 
 template <class Real>
-void compare(Size s, Index T, double tolerance) {
+void compare(Size s, bool keyed, Index T, double tolerance) {
   INFO("heads " << s.heads << " groups " << s.groups << " keys " << s.keys << " width " << s.width
                 << " rows " << T);
-  const Operands o(s, T, static_cast<std::uint64_t>(T + 3));
+  const Operands o(s, keyed, T, static_cast<std::uint64_t>(T + 3));
   const Results expected = plain(o, 0.5);
   Cast<Real> q(o.q), k(o.k), v(o.v), a(o.a), d(o.d), dy(o.dy), y(o.v), dq(o.q), dk(o.q), dv(o.v),
-      da(o.a), dd(o.a);
-  const SsdInputs<Real> x{s.heads,   s.groups,  s.keys,    s.width,   q.rows(T),
-                          k.rows(T), v.rows(T), a.rows(T), d.rows(T), Real(0.5)};
+      da(o.a), dd(o.d);
+  const StateInputs<Real> x{s.heads,   s.groups,  s.keys,    s.width,   q.rows(T),
+                            k.rows(T), v.rows(T), a.rows(T), d.rows(T), Real(0.5)};
   const auto state = std::make_unique<Look<Real>>(), d_state = std::make_unique<Look<Real>>();
   const Index size = s.heads * s.keys * s.width;
   REQUIRE(size <= 4096);
@@ -156,12 +163,17 @@ void compare(Size s, Index T, double tolerance) {
     d_state->values[i] = static_cast<Real>(o.d_last[static_cast<std::size_t>(i)]);
   }
   KeptStates<Real> kept;
-  ssd(x, Batch<Look<Real>>(*state), y.rows(T), &kept);
+  const Batch<Look<Real>> states(*state), d_states(*d_state);
+  keyed ? keyed_ssd(x, states, y.rows(T), &kept) : ssd(x, states, y.rows(T), &kept);
   same("y", y.values, expected.y, tolerance);
   same("last state", std::span<Real>(state->values, static_cast<std::size_t>(size)), expected.last,
        tolerance);
-  ssd_backward<Real>(x, Batch<Look<Real>>(*d_state), kept, dy.rows(T),
-                     {dq.rows(T), dk.rows(T), dv.rows(T), da.rows(T), dd.rows(T)});
+  const StateGradients<Real> g{dq.rows(T), dk.rows(T), dv.rows(T), da.rows(T), dd.rows(T)};
+  if (keyed) {
+    keyed_ssd_backward<Real>(x, d_states, kept, dy.rows(T), g);
+  } else {
+    ssd_backward<Real>(x, d_states, kept, dy.rows(T), g);
+  }
   same("dq", dq.values, expected.dq, tolerance);
   same("dk", dk.values, expected.dk, tolerance);
   same("dv", dv.values, expected.dv, tolerance);
@@ -177,9 +189,19 @@ TEST_CASE("Chunks of a decaying matrix state are its recurrence, and so are thei
           "[kernel][ssd]") {
   for (const Size s : {Size{1, 1, 1, 1}, Size{2, 1, 3, 5}, Size{6, 2, 7, 17}, Size{3, 3, 16, 8},
                        Size{5, 1, 33, 15}, Size{2, 2, 18, 64}}) {
-    for (const Index T : {0, 1, 2, 5, 6, 7, 31, 32, 33, 64, 127, 128, 129, 300}) {
-      compare<double>(s, T, 1e-12);
-      compare<float>(s, T, 2e-5);
+    for (const Index T : {0, 1, 2, 7, 8, 9, 31, 32, 33, 64, 127, 128, 129, 300}) {
+      compare<double>(s, false, T, 1e-12);
+      compare<float>(s, false, T, 2e-5);
+    }
+  }
+}
+
+TEST_CASE("Chunks of a state with a decay for each key are its recurrence", "[kernel][ssd]") {
+  for (const Size s : {Size{1, 1, 1, 1}, Size{2, 2, 3, 5}, Size{3, 3, 16, 8}, Size{2, 2, 7, 17},
+                       Size{1, 1, 33, 15}, Size{2, 2, 18, 64}}) {
+    for (const Index T : {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 127, 128, 129, 300}) {
+      compare<double>(s, true, T, 1e-12);
+      compare<float>(s, true, T, 2e-5);
     }
   }
 }

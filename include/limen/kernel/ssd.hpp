@@ -3,113 +3,41 @@
 ///
 ///   S_t = a_t S_{t-1} + k_t (d_t v_t)ᵀ        y_t = S_tᵀ q_t
 ///
-///   S [H][N][P] (v innermost), q, k [T x G N], v, y [T x H P], a, d [T x H]; head h reads group
+///   S [H][N][P] (P innermost), q, k [T x G N], v, y [T x H P], a, d [T x H]; head h reads group
 ///   h / (H / G). Mamba-2: q = C, k = B, v = x, d = Δ, a = exp(Δ A). Retention: a = γ_h, d = 1.
 ///
 /// Inside a chunk of Q rows, with Γ(i, j) = a_{j+1} ... a_i and X = d v:
 ///
 ///   Y = (q kᵀ ∘ Γ) X + e (q S),    S' = e_Q S + kᵀ (w X),    e_i = a_1 ... a_i,  w_j = Γ(Q, j)
 ///
-/// three small products instead of Q updates. Dao & Gu, "Transformers are SSMs", arXiv:2405.21060,
-/// section 6. Few rows go one by one: kernel/state_scan.hpp. Chunks are short (the work on a row is
-/// Q P + 4 N P), and four of them make a segment: what the heads of a group share is computed once
-/// for each, and backward keeps one state per segment and recomputes the others.
+/// three small products instead of Q updates: the work on a row is Q P + 4 N P, so chunks are
+/// short. Few rows go one by one: kernel/state_scan.hpp. Dao & Gu, "Transformers are SSMs",
+/// arXiv:2405.21060, section 6.
 
-#include <algorithm>
-#include <cstring>
-
-#include <limen/core/batch.hpp>
-#include <limen/core/memory.hpp>
-#include <limen/core/parallel.hpp>
-#include <limen/kernel/chunk.hpp>
-#include <limen/kernel/state_scan.hpp>
+#include <limen/kernel/matrix_state.hpp>
 
 namespace limen::inline LIMEN_ABI {
-
-namespace ssd_sizes {
-inline constexpr Index chunk = 32, chunks = 4, segment = chunk * chunks;
-/// Rows from which chunks are faster than one row after the other.
-inline constexpr Index worth_chunks = 8;
-}  // namespace ssd_sizes
-
-template <class Real>
-struct SsdInputs {
-  Index heads, groups, keys, width;  ///< H, G, N, P
-  MatrixView<const Real> q, k;       ///< [T x G N]
-  MatrixView<const Real> v;          ///< [T x H P]
-  MatrixView<const Real> a;          ///< [T x H]; stride 0 for decays that do not change
-  MatrixView<const Real> d = {};     ///< [T x H], or empty: 1
-  Real scale = 1;                    ///< q is multiplied with it
-
-  Index state_size() const { return keys * width; }
-  SsdInputs rows(Index first, Index count) const {
-    SsdInputs x = *this;
-    x.q = q.middle_rows(first, count);
-    x.k = k.middle_rows(first, count);
-    x.v = v.middle_rows(first, count);
-    x.a = a.middle_rows(first, count);
-    if (d.data != nullptr) x.d = d.middle_rows(first, count);
-    return x;
-  }
-};
-
-/// What backward needs of the states: those that the sequences began with, and one at the start of
-/// every later segment.
-template <class Real>
-struct KeptStates {
-  Buffer<Real> first;  ///< [B][H N P]; empty if all began at rest
-  Buffer<Real> later;  ///< [...][H N P]
-
-  template <class F>
-  void prepare(const Batch<F>& batch, Index rows, Index segment, Index size) {
-    first = Buffer<Real>(batch.carries() ? batch.count() * size : 0);
-    later = Buffer<Real>(rows / segment * size);
-    for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
-      std::memcpy(first.data() + b * size, batch[b].data(),
-                  static_cast<std::size_t>(size) * sizeof(Real));
-    }
-  }
-  /// Room for the state at the start of segment s > 0 of the sequence that begins at row `begin`.
-  Index place(Index begin, Index s, Index segment) const { return begin / segment + s - 1; }
-};
 
 namespace detail {
 
 using chunk::Part;
-template <class Real>
-using View = MatrixView<const Real>;
-
-/// Head h as kernel/state_scan.hpp wants it.
-template <class Real>
-StateScan<Real> state_scan_job(const SsdInputs<Real>& x, Index h, Real* state, Real* y,
-                               Index y_row) noexcept {
-  const Index group = h / (x.heads / x.groups);
-  return {x.keys,
-          x.width,
-          x.q.data + group * x.keys,
-          x.q.stride,
-          x.k.data + group * x.keys,
-          x.k.stride,
-          x.v.data + h * x.width,
-          x.v.stride,
-          x.a.data + h,
-          x.a.stride,
-          x.d.data == nullptr ? nullptr : x.d.data + h,
-          x.d.stride,
-          x.scale,
-          state,
-          y + h * x.width,
-          y_row};
-}
 
 /// Heads h0..h1 of one group of one sequence, in chunks.
 template <class Real>
 class SsdHeads {
-  static constexpr Index Q = ssd_sizes::chunk, chunks = ssd_sizes::chunks;
-  static constexpr Index segment = ssd_sizes::segment;
+  static constexpr Index Q = 32, chunks = 4;
 
  public:
-  SsdHeads(const SsdInputs<Real>& x, Index h0, Index h1, bool backward)
+  static constexpr Index segment = chunks * Q;
+  /// Rows from which chunks are faster than one row after the other.
+  static constexpr Index worth_chunks = 8;
+
+  static void few_rows(const StateInputs<Real>& x, Index h0, Index h1, Real* state,
+                       MatrixView<Real> y) {
+    scan_few_rows<false>(x, h0, h1, state, y);
+  }
+
+  SsdHeads(const StateInputs<Real>& x, Index h0, Index h1, bool backward)
       : x_(x),
         h0_(h0),
         h1_(h1),
@@ -149,16 +77,10 @@ class SsdHeads {
     }
   }
 
-  struct Gradients {
-    MatrixView<Real> dq, dk;      ///< [T x G N], those of this group are written
-    MatrixView<Real> dv;          ///< [T x H P]
-    MatrixView<Real> dlog_a, dd;  ///< [T x H], or empty
-  };
-
   /// `start(s)`: the states [H][N][P] that segment s began with, or null for rest. `dS` [H][N][P]:
   /// in the gradient of the last states, out that of the first.
   template <class F>
-  void backward(F start, View<Real> dy, Real* dS, const Gradients& g) {
+  void backward(F start, View<Real> dy, Real* dS, const StateGradients<Real>& g) {
     const Index T = x_.v.rows, size = x_.state_size();
     Buffer<Real> states((chunks + 1) * size), dqt(chunks * N_ * Q), dkt(chunks * N_ * Q);
     part_ = Buffer<Real>(std::max(N_ * Q, Q * P_));
@@ -187,8 +109,9 @@ class SsdHeads {
         }
         for (Index c = count - 1; c >= 0; --c) {
           const Index t = t0 + c * Q;
-          backward_chunk(h, t, std::min(Q, T - t), c, states.data() + c * size, dy, dS + h * size,
-                         dqt.data() + c * N_ * Q, dkt.data() + c * N_ * Q, g);
+          backward_chunk(h, t, std::min(Q, T - t), c, states.data() + c * size, dy,
+                         dS + (h - h0_) * size, dqt.data() + c * N_ * Q, dkt.data() + c * N_ * Q,
+                         g);
         }
       }
       for (Index c = 0; c < count; ++c) {
@@ -271,7 +194,7 @@ class SsdHeads {
   ///   dlog a_t = Σ_{i >= t} (<q, dq>_i - <k, dk>_i) + <S', dS'>
   /// dq and dk are gathered turned, rows as lanes: so only dY and X are transposed, never a state.
   void backward_chunk(Index h, Index t, Index n, Index c, const Real* S, View<Real> dy, Real* dS,
-                      Real* dqt, Real* dkt, const Gradients& g) {
+                      Real* dqt, Real* dkt, const StateGradients<Real>& g) {
     const Index whole = chunk::whole<Real>(n), size = x_.state_size();
     const Real *q = q_.data() + c * Q * N_, *k = k_.data() + c * Q * N_;
     const MatrixView<Real> d_state{dS, N_, P_, P_}, turned{part_.data(), N_, whole, Q};
@@ -344,7 +267,7 @@ class SsdHeads {
     chunk::scale_rows<Real>({rows.data(), n, N_, stride}, factor, to);
   }
 
-  const SsdInputs<Real> x_;
+  const StateInputs<Real> x_;
   const Index h0_, h1_, N_, P_, group_;
   Buffer<Real> q_, k_;      ///< [segment][N]
   Buffer<Real> kt_, qt_;    ///< [chunks][N][Q]
@@ -357,111 +280,27 @@ class SsdHeads {
   const Real* w_ = nullptr;
 };
 
-template <class Real>
-void ssd_few_rows(const SsdInputs<Real>& x, Index h0, Index h1, Real* state, MatrixView<Real> y) {
-  const Index size = x.state_size();
-  Buffer<Real> rest(state == nullptr ? size : 0);
-  for (Index h = h0; h < h1; ++h) {
-    std::fill(rest.begin(), rest.end(), Real(0));
-    Real* const S = state == nullptr ? rest.data() : state + h * size;
-    state_scan<false>(state_scan_job(x, h, S, y.data, y.stride), y.rows);
-  }
-}
-
-/// Blocks that the heads of a group are cut into in backward. They share dq and dk: each block has
-/// sums of its own, added in their order at the end, so that bits do not depend on threads.
-constexpr Index ssd_blocks(Index heads_of_group) { return std::min<Index>(heads_of_group, 4); }
-
-template <class Real>
-double ssd_work_ns(const SsdInputs<Real>& x) {
-  return static_cast<double>(x.v.rows * x.heads) * static_cast<double>(x.state_size()) / 40;
-}
-
 }  // namespace detail
 
-/// Rows `batch` says; from its states, leaving the last ones there. `kept`: filled for backward, or
-/// null.
+/// From the states of the batch, leaving the last ones there. `kept`: filled for backward, or null.
 template <class Real, class F>
-void ssd(const SsdInputs<Real>& x, const Batch<F>& batch, MatrixView<Real> y,
+void ssd(const StateInputs<Real>& x, const Batch<F>& batch, MatrixView<Real> y,
          KeptStates<Real>* kept = nullptr) {
-  constexpr Index segment = ssd_sizes::segment;
-  const Index size = x.heads * x.state_size(), heads = x.heads / x.groups;
-  if (kept != nullptr) kept->prepare(batch, y.rows, segment, size);
-  const Index blocks = std::min(heads, (Threads::allowed() + x.groups - 1) / x.groups);
-  const Index pieces = x.groups * blocks;
-  parallel_for(batch.count() * pieces, detail::ssd_work_ns(x), [&](Index i) {
-    const Index b = i / pieces, g = i % pieces / blocks, block = i % blocks;
-    const Index begin = batch.begin(b), rows = batch.end(b, y.rows) - begin;
-    const Index h0 = g * heads + heads * block / blocks;
-    const Index h1 = g * heads + heads * (block + 1) / blocks;
-    detail::SsdHeads<Real> part(x.rows(begin, rows), h0, h1, false);
-    part.forward(
-        batch.carries() ? batch[b].data() : nullptr, y.middle_rows(begin, rows), [&](Index s) {
-          return kept == nullptr ? nullptr
-                                 : kept->later.data() + kept->place(begin, s, segment) * size;
-        });
-  });
+  detail::run_states<detail::SsdHeads<Real>>(x, batch, y, kept);
 }
 
-template <class Real>
-struct SsdGradients {
-  MatrixView<Real> dq, dk;      ///< [T x G N]
-  MatrixView<Real> dv;          ///< [T x H P]
-  MatrixView<Real> dlog_a, dd;  ///< [T x H], or empty
-};
-
-/// All of `g` is written. `batch` brings the gradients of the last states and takes those of the
-/// first.
+/// `batch` brings the gradients of the last states and takes those of the first.
 template <class Real, class F>
-void ssd_backward(const SsdInputs<Real>& x, const Batch<F>& batch, const KeptStates<Real>& kept,
-                  std::type_identity_t<MatrixView<const Real>> dy, const SsdGradients<Real>& g) {
-  constexpr Index segment = ssd_sizes::segment;
-  const Index size = x.heads * x.state_size(), heads = x.heads / x.groups;
-  const Index blocks = detail::ssd_blocks(heads), pieces = x.groups * blocks;
-  const Index width = x.groups * x.keys, T = dy.rows;
-  Buffer<Real> parts((blocks - 1) * 2 * T * width);
-  Buffer<Real> own(batch.carries() ? 0 : batch.count() * size);
-  std::fill(own.begin(), own.end(), Real(0));
-  parallel_for(batch.count() * pieces, 3 * detail::ssd_work_ns(x), [&](Index i) {
-    const Index b = i / pieces, group = i % pieces / blocks, block = i % blocks;
-    const Index begin = batch.begin(b), rows = batch.end(b, T) - begin;
-    const Index h0 = group * heads + heads * block / blocks;
-    const Index h1 = group * heads + heads * (block + 1) / blocks;
-    const auto rows_of = [&](MatrixView<Real> m) {
-      return m.data == nullptr ? m : m.middle_rows(begin, rows);
-    };
-    MatrixView<Real> dq = g.dq, dk = g.dk;
-    if (block > 0) {
-      dq = {parts.data() + (block - 1) * 2 * T * width, T, width, width};
-      dk = {dq.data + T * width, T, width, width};
-    }
-    detail::SsdHeads<Real> part(x.rows(begin, rows), h0, h1, true);
-    part.backward(
-        [&](Index s) -> const Real* {
-          if (s > 0) return kept.later.data() + kept.place(begin, s, segment) * size;
-          return kept.first.size() > 0 ? kept.first.data() + b * size : nullptr;
-        },
-        dy.middle_rows(begin, rows), batch.carries() ? batch[b].data() : own.data() + b * size,
-        {rows_of(dq), rows_of(dk), rows_of(g.dv), rows_of(g.dlog_a), rows_of(g.dd)});
-  });
-  for (Index block = 0; block + 1 < blocks; ++block) {
-    const Real* from = parts.data() + block * 2 * T * width;
-    for (const MatrixView<Real>& to : {g.dq, g.dk}) {
-      for (Index t = 0; t < T; ++t, from += width) {
-        Real* row = to.row(t);
-        simd::for_each<Real>(width, [&](Index c, auto load, auto store) {
-          store(row + c, load(row + c) + load(from + c));
-        });
-      }
-    }
-  }
+void ssd_backward(const StateInputs<Real>& x, const Batch<F>& batch, const KeptStates<Real>& kept,
+                  std::type_identity_t<MatrixView<const Real>> dy, const StateGradients<Real>& g) {
+  detail::run_states_backward<detail::SsdHeads<Real>>(x, batch, kept, dy, g);
 }
 
 /// One row.  Allocates nothing.
 template <class Real>
-void ssd_step(const SsdInputs<Real>& x, Real* state, Real* y) noexcept {
+void ssd_step(const StateInputs<Real>& x, Real* state, Real* y) noexcept {
   for (Index h = 0; h < x.heads; ++h) {
-    state_scan<false>(detail::state_scan_job(x, h, state + h * x.state_size(), y, 0), 1);
+    state_scan<false>(detail::state_scan_job(x, h, state + h * x.state_size(), y, 0, 1), 1);
   }
 }
 

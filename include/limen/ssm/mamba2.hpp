@@ -262,8 +262,8 @@ struct Mamba2 {
   }
 
   /// u holds [x | B | C].
-  static SsdInputs<Real> scan(MatrixView<const Real> u, MatrixView<const Real> a,
-                              MatrixView<const Real> delta) noexcept {
+  static StateInputs<Real> scan(MatrixView<const Real> u, MatrixView<const Real> a,
+                                MatrixView<const Real> delta) noexcept {
     return {H,
             G,
             N,
