@@ -1,8 +1,9 @@
-// Softmax attention of one sequence, H heads of d: forward. Work: flops of the products over the
-// keys that are seen.
+// Softmax attention of one sequence, H heads of d. Work: flops of the products over the keys that
+// are seen; for decoding, the bytes of the cache.
 
 #include <limen/core/random.hpp>
 #include <limen/kernel/attention.hpp>
+#include <limen/kernel/attention_decode.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -77,6 +78,40 @@ void add_forward(Index H, Index D, Index T, bool causal, Index window, int threa
   })->UseRealTime();
 }
 
+/// One query of H heads against a cache of Hk.
+template <class Stored>
+void add_decode(Index H, Index Hk, Index D, Index T, int threads) {
+  std::string name = "attention.decode/" + std::to_string(H) + ":" + std::to_string(Hk) + "x" +
+                     std::to_string(D) + "x" + std::to_string(T);
+  if (sizeof(Stored) == 2) name += ".bfloat16";
+  if (threads > 1) name += "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+    const Threads allowed(threads);
+    std::vector<Stored> k, v;
+    for (const float x : Inputs::numbers(T * Hk * D)) {
+      k.push_back(Stored(x));
+      v.push_back(Stored(-x));
+    }
+    const auto q = Inputs::numbers(H * D);
+    auto y = q;
+    AttentionRule<float> rule;
+    rule.query_heads = H;
+    rule.key_heads = Hk;
+    AttentionCall<float> call;
+    call.q = {q.data(), 1, H * D, H * D};
+    call.y = {y.data(), 1, H * D, H * D};
+    std::vector<float> room(
+        static_cast<std::size_t>(attention_decode_room<float>(1, H, Hk, T, D, D)));
+    const CacheView<Stored> cache{k.data(), v.data(), T, D, D, T * D, T * D};
+    for (auto _ : state) {
+      attention_decode(rule, call, cache, room.data());
+      benchmark::ClobberMemory();
+    }
+    state.counters["work"] = 2.0 * static_cast<double>(T * Hk * D) * sizeof(Stored);
+    state.counters["threads"] = threads;
+  })->UseRealTime();
+}
+
 [[maybe_unused]] const bool registered = [] {
   for (const Index T : {512, 2048, 8192}) {
     for (const bool causal : {false, true}) {
@@ -84,6 +119,12 @@ void add_forward(Index H, Index D, Index T, bool causal, Index window, int threa
     }
   }
   for (const Index T : {2048, 8192}) add_forward(12, 64, T, true, 256, 1);
+  for (const Index T : {2048, 32768}) {
+    for (const int threads : {1, 2}) {
+      add_decode<float>(16, 4, 64, T, threads);
+      add_decode<bfloat16>(16, 4, 64, T, threads);
+    }
+  }
   return true;
 }();
 

@@ -34,8 +34,8 @@ LIMEN_INLINE V load(const bfloat16* p) {
 #if defined(__GNUC__) && !defined(LIMEN_SCALAR)
   using N = detail::Native<float, V::size>;
   if constexpr (std::is_convertible_v<V, N>) {
-    typedef std::uint16_t Half __attribute__((vector_size(2 * V::size)));
-    typedef std::uint32_t Whole __attribute__((vector_size(4 * V::size)));
+    using Half = detail::Native<std::uint16_t, V::size>;
+    using Whole = detail::Native<std::uint32_t, V::size>;
     Half half;
     std::memcpy(&half, p, sizeof half);
     return V(std::bit_cast<N>(__builtin_convertvector(half, Whole) << 16));
