@@ -3,6 +3,7 @@
 
 #include <limen/core/random.hpp>
 #include <limen/kernel/attention.hpp>
+#include <limen/kernel/attention_backward.hpp>
 #include <limen/kernel/attention_decode.hpp>
 
 #include <benchmark/benchmark.h>
@@ -78,6 +79,37 @@ void add_forward(Index H, Index D, Index T, bool causal, Index window, int threa
   })->UseRealTime();
 }
 
+void add_backward(Index H, Index D, Index T, bool causal, int threads) {
+  std::string name = "attention.backward/" + std::to_string(H) + "x" + std::to_string(D) + "x" +
+                     std::to_string(T) + (causal ? ".causal" : ".full");
+  if (threads > 1) name += "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+    const Threads allowed(threads);
+    Inputs inputs(H, H, D, T);
+    AttentionRule<float> rule;
+    rule.query_heads = rule.key_heads = H;
+    rule.causal = causal;
+    AttentionGradient<float> g;
+    g.call = inputs.call();
+    attention<float>(rule, std::span(&g.call, 1));
+    const auto dy = Inputs::numbers(T * H * D);
+    auto dq = dy, dk = dy, dv = dy;
+    const auto view = [&](std::vector<float>& x) {
+      return MatrixView<float>{x.data(), T, H * D, H * D};
+    };
+    g.dy = {dy.data(), T, H * D, H * D};
+    g.dq = view(dq);
+    g.dk = view(dk);
+    g.dv = view(dv);
+    for (auto _ : state) {
+      attention_backward<float>(rule, std::span(&g, 1));
+      benchmark::ClobberMemory();
+    }
+    state.counters["work"] = 10.0 * static_cast<double>(H * D) * seen(T, causal, 0);
+    state.counters["threads"] = threads;
+  })->UseRealTime();
+}
+
 /// One query of H heads against a cache of Hk.
 template <class Stored>
 void add_decode(Index H, Index Hk, Index D, Index T, int threads) {
@@ -116,6 +148,11 @@ void add_decode(Index H, Index Hk, Index D, Index T, int threads) {
   for (const Index T : {512, 2048, 8192}) {
     for (const bool causal : {false, true}) {
       for (const int threads : {1, 2}) add_forward(12, 64, T, causal, 0, threads);
+    }
+  }
+  for (const Index T : {512, 2048}) {
+    for (const bool causal : {false, true}) {
+      for (const int threads : {1, 2}) add_backward(12, 64, T, causal, threads);
     }
   }
   for (const Index T : {2048, 8192}) add_forward(12, 64, T, true, 256, 1);
