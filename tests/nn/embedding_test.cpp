@@ -65,3 +65,22 @@ TEST_CASE("Embedding refuses what is no token", "[nn][embedding]") {
   REQUIRE(message([&] { table.add_gradient(three, Sequence<float, 2>::zeros(1), gradient); }) ==
           "tokens: wanted 1, one for each row of dy, found 2");
 }
+
+namespace {
+/// Forward over three rows, backward over four and over two.
+template <class L>
+void refuses_other_rows() {
+  Random random(1);
+  const L layer = L::initialized(random);
+  L gradient;
+  typename L::Cache cache;
+  forward(layer, Sequence<float, L::in>::zeros(3), cache);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(4), cache, gradient), Exception);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(2), cache, gradient), Exception);
+  REQUIRE(backward(layer, Sequence<float, L::out>::zeros(3), cache, gradient).rows() == 3);
+}
+}  // namespace
+
+TEST_CASE("The way back through an Embedding has the rows of the way there", "[nn][embedding]") {
+  refuses_other_rows<Embedding<EmbeddingConfig{.vocabulary = 4, .d = 3}>>();
+}

@@ -138,10 +138,22 @@ TEST_CASE("Two threads give the bits of one in MinGru", "[nn][min_gru]") {
   REQUIRE(run(1) == run(2));
 }
 
-TEST_CASE("Rows that do not fit the batch are refused by MinGru", "[nn][min_gru]") {
+TEST_CASE("Rows that do not fit the batch or the cache are refused by MinGru", "[nn][min_gru]") {
   MinGru<MinGruConfig{.d_in = 2, .d_hidden = 3}> layer;
   const std::vector<Index> offsets{0, 2};
   REQUIRE_THROWS_AS(layer.forward(Sequence<float, 2>::zeros(3), from_rest(offsets)), Exception);
+
+  using L = decltype(layer);
+  L gradient;
+  L::Cache cache;
+  std::vector<L::State> two(2), three(3);
+  const std::vector<Index> cut{0, 1, 4}, cut_again{0, 1, 2, 4};
+  layer.forward(Sequence<float, 2>::zeros(4), Batch<L::State>(two, cut), cache);
+  const auto dy = Sequence<float, 3>::zeros(4);
+  REQUIRE_THROWS_AS(layer.backward(middle_rows(dy, 0, 3), {}, cache, gradient), Exception);
+  REQUIRE_THROWS_AS(layer.backward(dy, Batch<L::State>(three, cut_again), cache, gradient),
+                    Exception);
+  REQUIRE(layer.backward(dy, Batch<L::State>(two, cut), cache, gradient).rows() == 4);
 }
 
 namespace {
@@ -158,6 +170,7 @@ TEST_CASE("MinGru names its parameters and needs its own state and width", "[nn]
   for_each_parameter([&](const std::string& name, auto&) { names += name + ' '; }, layer);
   REQUIRE(names == "weight bias ");
   STATIC_REQUIRE(decltype(L::weight)::shape == std::array<Index, 2>{2 * 4, 3});
+  STATIC_REQUIRE(L::macs(10) == 240);
   STATIC_REQUIRE(Layer<L>);
   STATIC_REQUIRE(Streaming<prepared_form<L>>);
   STATIC_REQUIRE_FALSE(Trainable<prepared_form<L>>);

@@ -150,3 +150,24 @@ TEST_CASE("Norms are layers, and their prepared forms only run", "[nn][rms_norm]
   STATIC_REQUIRE(runs_over_rows_of<Norm, 3>);
   STATIC_REQUIRE_FALSE(runs_over_rows_of<Norm, 4>);
 }
+
+namespace {
+/// Forward over three rows, backward over four and over two.
+template <class L>
+void refuses_other_rows() {
+  Random random(1);
+  const L layer = L::initialized(random);
+  L gradient;
+  typename L::Cache cache;
+  forward(layer, Sequence<float, L::in>::zeros(3), cache);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(4), cache, gradient), Exception);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(2), cache, gradient), Exception);
+  REQUIRE(backward(layer, Sequence<float, L::out>::zeros(3), cache, gradient).rows() == 3);
+}
+}  // namespace
+
+TEST_CASE("The way back through a norm has the rows of the way there",
+          "[nn][group_norm][batch_norm]") {
+  refuses_other_rows<GroupNorm<GroupNormConfig{.d = 6, .groups = 2}>>();
+  refuses_other_rows<BatchNorm<BatchNormConfig{.d = 5, .positions = 2}>>();
+}

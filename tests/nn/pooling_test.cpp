@@ -50,3 +50,22 @@ TEST_CASE("GlobalAveragePool is the mean over all pixels", "[nn][pooling]") {
   REQUIRE(y(0, 0) == 3);
   REQUIRE(y(0, 1) == 30);
 }
+
+namespace {
+/// Forward over three rows, backward over four and over two.
+template <class L>
+void refuses_other_rows() {
+  Random random(1);
+  const L layer = L::initialized(random);
+  L gradient;
+  typename L::Cache cache;
+  forward(layer, Sequence<float, L::in>::zeros(3), cache);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(4), cache, gradient), Exception);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, L::out>::zeros(2), cache, gradient), Exception);
+  REQUIRE(backward(layer, Sequence<float, L::out>::zeros(3), cache, gradient).rows() == 3);
+}
+}  // namespace
+
+TEST_CASE("The way back through a MaxPool has the rows of the way there", "[nn][pooling]") {
+  refuses_other_rows<MaxPool<PoolConfig{.image = {4, 4}, .d = 3}>>();
+}

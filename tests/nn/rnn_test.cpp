@@ -207,10 +207,14 @@ TEST_CASE("Two threads give the bits of one in Rnn", "[nn][rnn]") {
   REQUIRE(run(1) == run(2));
 }
 
-TEST_CASE("Rows that do not fit the batch are refused by Rnn", "[nn][rnn]") {
+TEST_CASE("Rows that do not fit the batch or the cache are refused by Rnn", "[nn][rnn]") {
   Rnn<RnnConfig{.d_in = 2, .d_hidden = 3}> layer;
   const std::vector<Index> offsets{0, 2};
   REQUIRE_THROWS_AS(layer.forward(Sequence<float, 2>::zeros(3), from_rest(offsets)), Exception);
+  decltype(layer) gradient;
+  decltype(layer)::Cache cache;
+  forward(layer, Sequence<float, 2>::zeros(2), cache);
+  REQUIRE_THROWS_AS(backward(layer, Sequence<float, 3>::zeros(3), cache, gradient), Exception);
 }
 
 namespace {
@@ -235,6 +239,7 @@ TEST_CASE("Rnn names its parameters as PyTorch does and needs its own state and 
   REQUIRE(names<Rnn<slow>>() == "weight_ih weight_hh bias_ih bias_hh rho ");
   REQUIRE(names<Rnn<RnnConfig{.d_in = 1, .d_hidden = 1, .leak = Leak::none, .bias = false}>>() ==
           "weight_ih weight_hh ");
+  STATIC_REQUIRE(L::macs(10) == 280);
   STATIC_REQUIRE(Layer<L>);
   STATIC_REQUIRE(Streaming<prepared_form<L>>);
   STATIC_REQUIRE_FALSE(Trainable<prepared_form<L>>);

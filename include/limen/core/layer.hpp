@@ -17,10 +17,12 @@
 
 #include <concepts>
 #include <span>
+#include <string>
 #include <type_traits>
 
 #include <limen/core/batch.hpp>
 #include <limen/core/config.hpp>
+#include <limen/core/error.hpp>
 #include <limen/core/parameters.hpp>
 #include <limen/core/sequence.hpp>
 
@@ -58,6 +60,13 @@ concept Layer = Streaming<L> && Trainable<L>;
 
 /// The state of a layer without memory.
 struct NoState {};
+
+/// For backward: reports and says no if what is given has not the size of what forward kept.
+inline bool fits_cache(Index given, Index kept, const char* who = "rows of dy") {
+  if (given == kept) return true;
+  fail({who, std::to_string(kept) + " as in forward", std::to_string(given)});
+  return false;
+}
 
 // ── Short forms: one sequence, from rest ─────────────────────────────────────────────────────────
 

@@ -119,6 +119,7 @@ struct BatchNorm {
                               BatchNorm& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, in> dx(dy.rows());
     if (dy.rows() == 0) return dx;

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <span>
 #include <string>
@@ -116,6 +117,7 @@ struct Embedding {
                              Embedding& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     for (Index t = 0; t < dy.rows(); ++t) {
       const Index k = token(cache.x(t, 0));

@@ -94,6 +94,7 @@ struct GroupNorm {
                              GroupNorm& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, D> dx(dy.rows());
     layer_norm_backward(dy.matrix(), cache.x.matrix(), G, data_or_null(weight),

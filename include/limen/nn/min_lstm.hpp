@@ -63,6 +63,8 @@ struct MinLstm {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * P * I; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = MinLstmState<Real, E>;
 
@@ -110,7 +112,9 @@ struct MinLstm {
                              MinLstm& gradient) const
     requires(!is_prepared<S>)
   {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.x.rows())) return {};
+    const Index kept = cache.before.size() / E;
+    if (kept > 0 && !fits_cache(batch.count(), kept, "sequences of the batch")) return {};
     const FlushDenormals guard;
     Sequence<Real, P> dp(dy.rows());
     scan_gates_backward<MinLstmGates, C.candidate, Real>(cache.p.matrix(), cache.h.matrix(),

@@ -90,6 +90,7 @@ struct Pool {
                               Pool&) const
     requires(!is_prepared<S>)
   {
+    if (kind == PoolKind::max && !fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     auto dx = Sequence<Real, in>::zeros(dy.rows());
     for (Index t = 0; t < dy.rows(); ++t) {

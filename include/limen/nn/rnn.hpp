@@ -125,6 +125,8 @@ struct Rnn {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * H * (I + H); }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = RnnState<Real, H>;
 
@@ -192,7 +194,7 @@ struct Rnn {
                              Rnn& gradient) const
     requires(!is_prepared<S>)
   {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, H> ds(dy.rows()), dk(leaks ? dy.rows() : 0);
     Buffer<Real> k(H);
