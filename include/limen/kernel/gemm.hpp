@@ -5,8 +5,8 @@
 ///   product_nn(x, w, y)      y  = x w        w [K x N]
 ///   add_product_tn(x, z, y)  y += xᵀ z       x [K x M], z [K x N]
 ///
-/// One engine serves all: tiles of up to 12 rows by one panel (kernel/tile.hpp). A right factor that
-/// is not in panels is packed piece by piece, where enough rows follow to pay for it.
+/// One engine serves all: tiles of up to 12 rows by one panel (kernel/tile.hpp). A right factor
+/// that is not in panels is packed piece by piece, where enough rows follow to pay for it.
 ///
 /// The result of a row depends neither on the other rows in the call nor on the number of threads:
 /// every output is summed over k in one order, fixed by N and K. (One exception in kind, not in
@@ -39,7 +39,10 @@ namespace detail {
 /// K is cut here: a slice of a panel stays in the first-level cache while rows pass by.
 inline constexpr Index slice_depth = 256;
 /// Rows are cut about here: a slice of so many stays in the second-level cache while panels pass.
-inline constexpr Index block_rows = 384;
+inline constexpr Index block_rows = 512;
+/// So much of a panel is asked for before it is needed, where it is needed only once.
+template <class Real>
+inline constexpr Index rows_ahead = 1024 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
 
 template <class Real>
 struct Product {
@@ -70,7 +73,7 @@ void copy_rows(const Real* from, Index from_row, Real* to, Index to_row, Index r
 template <class Real>
 LIMEN_NOINLINE void edge_tile(Tile<Real> tile, TileJob<Real> job, Index rows,
                               Index columns) noexcept {
-  constexpr Index most = tile_rows<Real> > tile_panels ? tile_rows<Real> : tile_panels;
+  constexpr Index most = tile_rows<Real> > 6 ? tile_rows<Real> : 6;  // or 2 by 3, 3 by 2 panels
   alignas(64) Real y[most * panel_width<Real>], start[tile_panels * panel_width<Real>];
   const Index width = (columns + panel_width<Real> - 1) / panel_width<Real> * panel_width<Real>;
   Real* const to = job.y;
@@ -100,7 +103,7 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
   const Index tiles = parts(m1 - m0, tallest);
   const Index height = part(m1 - m0, tiles);  // equal tiles, no small rest
   const Index groups = parts(p1 - p0, tile_panels);
-  const Index ahead_step = part(width, tiles);
+  const Index of_row = panels_of_row<Real>(panels, depth);
   // Nothing passes by twice: no slices. (The same bits: a sum in y is the sum in a register.)
   const bool whole = tiles == 1 && chains == 1 && q.form == Form::panels;
 
@@ -138,13 +141,20 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
         job.b_row = width;
       }
       for (Index p = g0, count; p < g1; p += count) {
-        count = panels_at_once<Real>(height, chains, g1 - p);
+        count = panels_at_once<Real>(height, chains, g1 - p, of_row);
         const Index columns = smaller(n - p * width, count * width);
         job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
         job.b = right + (p - g0) * job.b_panel;
-        // While the tiles go down, the next panel comes up from the outer caches, a share for each.
-        job.ahead = job.b + job.b_panel;
-        job.ahead_step = ahead_step;
+        if (tiles == 1 || job.b_row != width) {
+          job.ahead = job.b + rows_ahead<Real> * job.b_row;
+          job.ahead_step = job.b_row;
+        } else {
+          // While the tiles go down, what follows comes up from the outer caches, a share for each:
+          // the next panels of this slice, or the first of the next one.
+          const bool last = q.form == Form::panels && p + count == p1;
+          job.ahead = last ? q.b.data + (p0 * depth + k1) * width : job.b + count * job.b_panel;
+          job.ahead_step = part(width, tiles);
+        }
         for (Index m = m0; m < m1; m += height) {
           const Index rows = smaller(height, m1 - m);
           job.a = q.a + m * q.a_row + k0 * q.a_col;
@@ -160,8 +170,7 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
       }
       if (k1 == depth && q.out.activation != Activation::relu) {
         const Index c0 = g0 * width, c1 = smaller(n, g1 * width);
-        activate_rows(q.out.activation,
-                      q.y.middle_rows(m0, m1 - m0).middle_cols(c0, c1 - c0));
+        activate_rows(q.out.activation, q.y.middle_rows(m0, m1 - m0).middle_cols(c0, c1 - c0));
       }
     }
     if (depth == 0) break;
@@ -174,7 +183,8 @@ void multiply_piece(const Product<Real>& q, Index r0, Index r1, Index p0, Index 
   if (r0 == r1 || p0 == p1) return;
   Buffer<Real> packed;
   const bool direct = q.form == Product<Real>::Form::panels;
-  if (!direct) packed = Buffer<Real>(smaller(p1 - p0, tile_panels) * slice_depth * panel_width<Real>);
+  if (!direct)
+    packed = Buffer<Real>(smaller(p1 - p0, tile_panels) * slice_depth * panel_width<Real>);
   const Index blocks = parts(r1 - r0, block_rows);
   for (Index i = 0; i < blocks; ++i) {
     multiply_block(q, r0 + cut(r1 - r0, i, blocks), r0 + cut(r1 - r0, i + 1, blocks), p0, p1,
@@ -187,10 +197,11 @@ template <class Real>
 void multiply_row(const Product<Real>& q) noexcept {
   constexpr Index width = panel_width<Real>;
   const Index n = q.y.cols, panels = panel_count<Real>(n), chains = chains_for<Real>(panels);
+  const Index of_row = panels_of_row<Real>(panels, q.depth);
   TileJob<Real> job{};
   job.a_col = q.a_col;
   job.b_panel = width * q.depth;
-  job.b_row = width;
+  job.b_row = job.ahead_step = width;
   for (Index k0 = 0, k1; k0 == 0 || k0 < q.depth; k0 = k1) {
     k1 = chains == 1 ? q.depth : smaller(q.depth, k0 + slice_depth);
     job.a = q.a + k0 * q.a_col;
@@ -198,8 +209,9 @@ void multiply_row(const Product<Real>& q) noexcept {
     job.add = k0 > 0 || q.out.accumulate;
     job.relu = k1 == q.depth && q.out.activation == Activation::relu;
     for (Index p = 0, count; p < panels; p += count) {
-      count = panels_at_once<Real>(1, chains, panels - p);
+      count = panels_at_once<Real>(1, chains, panels - p, of_row);
       job.b = q.b.data + p * job.b_panel + k0 * width;
+      job.ahead = job.b + rows_ahead<Real> * width;
       job.y = q.y.data + p * width;
       job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
       const Tile<Real> tile = tile_for<Real>(1, count, chains);
@@ -250,8 +262,8 @@ template <class Real>
 void product_nt(std::type_identity_t<MatrixView<const Real>> x, PanelsView<Real> w,
                 MatrixView<Real> y, const std::type_identity_t<Epilogue<Real>>& out = {}) noexcept {
   using Product = detail::Product<Real>;
-  detail::multiply(Product{x.data, x.stride, 1, Product::Form::panels, {w.data, w.rows, w.cols, 0},
-                           w.cols, y, out});
+  detail::multiply(Product{
+      x.data, x.stride, 1, Product::Form::panels, {w.data, w.rows, w.cols, 0}, w.cols, y, out});
 }
 
 /// y = a(x wᵀ + b), weights as they are.  Few rows allocate nothing, more a buffer from the pool.
@@ -281,8 +293,8 @@ template <class Real>
 void add_product_tn(std::type_identity_t<MatrixView<const Real>> x,
                     std::type_identity_t<MatrixView<const Real>> z, MatrixView<Real> y) {
   using Product = detail::Product<Real>;
-  detail::multiply(Product{
-      x.data, 1, x.stride, Product::Form::rows, z, z.rows, y, {.accumulate = true}});
+  detail::multiply(
+      Product{x.data, 1, x.stride, Product::Form::rows, z, z.rows, y, {.accumulate = true}});
 }
 
 }  // namespace limen::inline LIMEN_ABI

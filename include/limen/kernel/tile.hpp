@@ -3,9 +3,9 @@
 ///
 ///   y [Rows x width] += a [Rows x depth] b [depth x width]
 ///
-/// A tile is `Rows` rows by `Count` panels of two vectors. Its sums stay in registers; a row of b is
-/// loaded once for all rows, an element of a is broadcast from memory. Chains > 1 sums every second
-/// (fourth) k apart, for products too narrow to keep the multipliers busy with one sum each.
+/// A tile is `Rows` rows by `Count` panels of two vectors. Its sums stay in registers; a row of b
+/// is loaded once for all rows, an element of a is broadcast from memory. Chains > 1 sums every
+/// second (fourth) k apart, for products too narrow to keep the multipliers busy with one sum each.
 
 #include <array>
 #include <type_traits>
@@ -18,7 +18,8 @@
 
 namespace limen::inline LIMEN_ABI::detail {
 
-/// Rows of the tallest tile: what the registers (32, 16, 16) hold beside a panel row and an element.
+/// Rows of the tallest tile: what the registers (32, 16, 16) hold beside a panel row and an
+/// element.
 #if defined(__aarch64__) && !defined(LIMEN_SCALAR)
 template <class Real>
 inline constexpr int tile_rows = 12;
@@ -32,6 +33,14 @@ inline constexpr int tile_rows = sizeof(simd::Vec<Real>) == 64   ? 12
 /// Most panels that one row is multiplied with at once.
 inline constexpr int tile_panels = 4;
 
+/// How many vectors of a panel's row a tile asks for ahead of its need. Tall tiles have time, and
+/// no load to spare, for one; one row with panels in the second-level cache is better off with what
+/// the machine does by itself.
+constexpr int vectors_ahead(int rows, int panels, int chains) {
+  if (rows == 1) return panels == 2 && chains == 1 ? 2 : 0;
+  return rows > 3 && panels == 1 ? 1 : 2;
+}
+
 template <class Real>
 struct TileJob {
   const Real* a;  ///< element (i, k) at a[i a_row + k a_col]
@@ -44,7 +53,7 @@ struct TileJob {
   const Real* start;  ///< [whole panels] what the sums start from, or null
   bool add;           ///< they start from y as well
   bool relu;
-  const Real* ahead;  ///< what will be needed next: asked for, `ahead_step` further with each k
+  const Real* ahead;  ///< what will be needed, laid out as b: asked for, a step further with each k
   Index ahead_step;
 };
 
@@ -55,6 +64,7 @@ LIMEN_NOINLINE void tile(const TileJob<Real>& job) noexcept {
   constexpr int vectors = 2 * Count;
   // Every third row has a pointer: the rows between are reached by an index register.
   constexpr int bases = (Rows + 2) / 3;
+  constexpr int asked = vectors_ahead(Rows, Count, Chains);
 
   V sum[Chains][Rows][vectors];
   LIMEN_UNROLL for (int j = 0; j < vectors; ++j) {
@@ -86,28 +96,27 @@ LIMEN_NOINLINE void tile(const TileJob<Real>& job) noexcept {
     LIMEN_UNROLL for (int c = 0; c < used; ++c) {
       V right[vectors];
       LIMEN_UNROLL for (int j = 0; j < vectors; ++j) {
-        right[j] = simd::load<V>(b + (j / 2) * b_panel + c * b_row + (j % 2) * lanes);
+        right[j] = simd::load<V>(b + (j / 2) * b_panel + (j % 2) * lanes);
         if constexpr (Rows > 1) right[j] = simd::in_register(right[j]);
       }
+      if constexpr (asked > 0) {
+        LIMEN_UNROLL for (int j = 0; j < Count * asked; ++j) {
+          simd::prefetch(ahead + (j / asked) * b_panel + (j % asked) * lanes);
+        }
+        ahead += ahead_step;
+      }
       LIMEN_UNROLL for (int i = 0; i < Rows; ++i) {
-        const V left(a[i / 3][(i % 3) * a_row + c * a_col]);
+        const V left(a[i / 3][(i % 3) * a_row]);
         LIMEN_UNROLL for (int j = 0; j < vectors; ++j) {
           sum[c][i][j] = simd::fma(left, right[j], sum[c][i][j]);
         }
       }
+      LIMEN_UNROLL for (int i = 0; i < bases; ++i) a[i] += a_col;
+      b += b_row;
     }
-    LIMEN_UNROLL for (int i = 0; i < bases; ++i) a[i] += used * a_col;
-    b += used * b_row;
   };
   Index k = job.depth;
-  for (; k >= Chains; k -= Chains) {
-    if constexpr (Rows > 1) {
-      simd::prefetch(ahead);
-      simd::prefetch(ahead + lanes);
-      ahead += ahead_step;
-    }
-    advance(std::integral_constant<int, Chains>{});
-  }
+  for (; k >= Chains; k -= Chains) advance(std::integral_constant<int, Chains>{});
   if constexpr (Chains > 1) {
     for (; k > 0; --k) advance(std::integral_constant<int, 1>{});
   }
@@ -147,11 +156,23 @@ constexpr Index cut(Index size, Index i, Index parts) {
   return parts == 1 ? size * i : size * i / parts;
 }
 
+/// How many panels one row takes at once, by what they hold. Four keep the multipliers busy with
+/// what is near. Short panels in the second-level cache come fastest in one stream (190 instead of
+/// 135 GB/s on Zen 5), and the end of one then overlaps the next; from further away two, asked for
+/// ahead.
+template <class Real>
+constexpr Index panels_of_row(Index panels, Index depth) {
+  const Index row = panel_width<Real> * static_cast<Index>(sizeof(Real)),
+              bytes = panels * depth * row;
+  if (bytes > 1 << 20) return 2;
+  return depth <= 128 && bytes > 64 << 10 && tile_rows<Real> == 12 ? 1 : tile_panels;
+}
+
 /// How many panels tiles of `rows` rows take at once, of `left`: enough sums to keep the
 /// multipliers busy, not more than the registers hold.
 template <class Real>
-constexpr Index panels_at_once(Index rows, Index chains, Index left) {
-  constexpr Index most[] = {tile_panels, 3, 2, tile_rows<Real> == 12 ? 2 : 1};
+constexpr Index panels_at_once(Index rows, Index chains, Index left, Index of_row) {
+  const Index most[] = {of_row, 3, 2, tile_rows<Real> == 12 ? 2 : 1};
   if (chains > 1) return rows == 1 && chains == 2 ? left : 1;
   if (rows > 4) return 1;
   return part(left, parts(left, most[rows - 1]));
