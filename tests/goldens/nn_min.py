@@ -85,7 +85,8 @@ def min_lstm(t: int, i: int, h: int, positive: bool) -> None:
     hidden, f, i = F.linear(x, w, b).chunk(3, dim=1)
     if positive:
         difference = F.softplus(-f) - F.softplus(-i)
-        y = scan_in_log_space(-F.softplus(difference), -F.softplus(-difference) + log_g(hidden), first)
+        log_f, log_i = -F.softplus(difference), -F.softplus(-difference)
+        y = scan_in_log_space(log_f, log_i + log_g(hidden), first)
     else:
         total = f.sigmoid() + i.sigmoid()
         y = scan(f.sigmoid() / total, i.sigmoid() / total * hidden, first)
