@@ -27,7 +27,7 @@ class Meeting {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
-      if (spins > 20'000) std::this_thread::yield();  // the other has lost its core
+      if (spins > 256) std::this_thread::yield();  // the other may want this core
     }
   }
 

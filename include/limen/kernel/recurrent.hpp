@@ -80,6 +80,17 @@ class GateBlocks {
                      y.middle_cols(first, last - first), {.bias = bias_.data() + first});
   }
 
+  /// The same for one step of many: every other step walks backwards, and meets first what it left
+  /// last. Weights a little larger than a cache would otherwise push themselves out before each
+  /// use.
+  void product_of_step(Index t, MatrixView<const Real> x, MatrixView<Real> y, Index u0,
+                       Index u1) const noexcept {
+    if (t % 2 == 0) return product(x, y, u0, u1);
+    for (Index u = u1 == blocks ? most_parts : u1; u > u0; --u) {
+      product(x, y, u - 1, u == most_parts ? blocks : u);
+    }
+  }
+
  private:
   Panels<Real> w_;
   Tensor<Real, G * H> bias_;
@@ -138,24 +149,49 @@ void recur(const ByLength& sequences, const Recurrence<Real>& r, MatrixView<Real
   });
 }
 
+/// Steps whose share of the input is computed at once: a few megabytes, which stay in the outer
+/// cache, or all of them.
+template <class Real>
+constexpr Index input_chunk(Index sequences, Index longest, Index width) {
+  const Index row = width * static_cast<Index>(sizeof(Real)) * sequences;
+  const Index fit = (Index{1} << 21) / row, least = 32;
+  const Index chunk = fit < least ? least : fit;
+  return chunk < longest ? chunk : longest;
+}
+
 /// The same for inference, by blocks of units, which threads share where a step is long enough:
-/// cell(i, row, p_i, h_i, next_i, u0, u1) computes blocks u0..u1 of the next state.
+/// cell(i, row, gi, p_i, h_i, next_i, u0, u1) computes blocks u0..u1 of the next state. What x
+/// gives to the gates is computed on the way.
 template <class Real, Index G, Index H, class Cell>
-void recur(const ByLength& sequences, const GateBlocks<Real, G, H>& w, MatrixView<Real> h,
-           Cell&& cell) {
+void recur(const ByLength& sequences, std::type_identity_t<MatrixView<const Real>> x,
+           const GateBlocks<Real, G, H>& w_i, const GateBlocks<Real, G, H>& w_h,
+           std::type_identity_t<MatrixView<Real>> h, Cell&& cell) {
   using Blocks = GateBlocks<Real, G, H>;
+  constexpr Index width = G * H;
   const Index count = sequences.count();
-  Buffer<Real> p(count * G * H), other(count * H);
+  const Index chunk = input_chunk<Real>(count, sequences.longest(), width);
+  // Short sequences that lie together: one product for all of them.
+  const bool together = chunk == sequences.longest() && sequences.all();
+  Buffer<Real> gi((together ? x.rows : count * chunk) * width), p(count * width), other(count * H);
   const MatrixView<Real> states[] = {h, {other.data(), count, H, H}};
+  const auto input_of = [&](Index i, Index t) {
+    return gi.data() + (together ? sequences.first(i) + t : i * chunk + t % chunk) * width;
+  };
   in_lockstep(Blocks::most_parts, detail::step_ns<Real>(count, G, H),
               [&](Index part, Index parts, auto meet) {
                 const Index u0 = Blocks::cut(part, parts), u1 = Blocks::cut(part + 1, parts);
+                if (together) w_i.product(x, {gi.data(), x.rows, width, width}, u0, u1);
                 sequences.forwards([&](Index t, Index n) {
+                  for (Index i = 0; i < n && !together && t % chunk == 0; ++i) {
+                    const Index left = sequences.length(i) - t, rows = left < chunk ? left : chunk;
+                    w_i.product(x.middle_rows(sequences.first(i) + t, rows),
+                                {input_of(i, t), rows, width, width}, u0, u1);
+                  }
                   const auto now = states[t % 2].middle_rows(0, n), next = states[(t + 1) % 2];
-                  w.product(now, {p.data(), n, G * H, G * H}, u0, u1);
+                  w_h.product_of_step(t, now, {p.data(), n, width, width}, u0, u1);
                   for (Index i = 0; i < n; ++i) {
-                    cell(i, sequences.first(i) + t, p.data() + i * G * H, now.row(i), next.row(i),
-                         u0, u1);
+                    cell(i, sequences.first(i) + t, input_of(i, t), p.data() + i * width,
+                         now.row(i), next.row(i), u0, u1);
                   }
                   meet();
                 });

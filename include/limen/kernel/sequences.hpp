@@ -35,7 +35,8 @@ class ByLength {
   }
 
   Index count() const { return count_; }
-  Index which(Index i) const { return which_[i]; }  ///< its place in the batch
+  bool all() const { return count_ == which_.size(); }  ///< no share of a thread
+  Index which(Index i) const { return which_[i]; }      ///< its place in the batch
   Index first(Index i) const { return first_[which_[i]]; }
   Index length(Index i) const { return first_[which_[i] + 1] - first_[which_[i]]; }
   Index longest() const { return count_ == 0 ? 0 : length(0); }

@@ -215,7 +215,9 @@ template <GruConfig C, class R>
 struct Gru<C, Prepared<R>> {
   static constexpr GruConfig config = C;
   static constexpr Index I = C.d_in, H = C.d_hidden, in = I, out = H;
-  static constexpr bool tiny = I <= tiny_width && H <= tiny_width;
+  static constexpr bool tiny = I <= tiny_width && H <= tiny_width;  ///< in steps
+  /// In sequences too, where all weights stay in the first-level cache.
+  static constexpr bool tiny_forward = I <= tiny_width / 2 && H <= tiny_width / 2;
   using Scalar = R;
   using Real = R;
   using State = GruState<Real, H>;
@@ -226,10 +228,11 @@ struct Gru<C, Prepared<R>> {
     constexpr Real sigma = -math::detail::log2_e<Real>, factors[] = {sigma, sigma, 2 * sigma};
     const Real *b_i = data_or_null(learned.bias_ih), *b_h = data_or_null(learned.bias_hh);
     if constexpr (tiny) {
-      weights.place(learned.weight_ih.data(), learned.weight_hh.data(), b_i, b_h, factors);
-    } else {
-      weights.input.place(learned.weight_ih.matrix(), b_i, factors);
-      weights.state.place(learned.weight_hh.matrix(), b_h, factors);
+      small.place(learned.weight_ih.data(), learned.weight_hh.data(), b_i, b_h, factors);
+    }
+    if constexpr (!tiny_forward) {
+      large.input.place(learned.weight_ih.matrix(), b_i, factors);
+      large.state.place(learned.weight_hh.matrix(), b_h, factors);
     }
   }
 
@@ -237,33 +240,31 @@ struct Gru<C, Prepared<R>> {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, H> y(x.rows());
-    Sequence<Real, tiny ? 1 : 3 * H> gi(tiny ? 0 : x.rows());
-    if constexpr (!tiny) weights.input.product(x.matrix(), gi.matrix());
-    share_recurrence<Real, tiny ? 1 : 3, H>(batch, x.rows(), [&](const ByLength& sequences) {
-      const Index count = sequences.count();
-      Buffer<Real> buffer(count * H);
-      const MatrixView<Real> h{buffer.data(), count, H, H};
-      gather_states<Real>(sequences, batch, h, h_of);
-      if constexpr (tiny) {
-        sequences.forwards([&](Index t, Index n) {
-          for (Index i = 0; i < n; ++i) {
-            const Index row = sequences.first(i) + t;
-            tiny_gru<false, I, H>(weights, x.row(row).data(), h.row(i), y.row_data(row));
-          }
-        });
-      } else {
-        recur(
-            sequences, weights.state, h,
-            [&](Index, Index row, const Real* p, const Real* now, Real* next, Index u0, Index u1) {
-              const Real* const g = gi.data() + row * 3 * H;
-              Real* const to = y.row_data(row);
-              for_each_block<Blocks>(u0, u1, [&](Index j, Index W) {
-                gru_units<true, false>(W, g + 3 * j, p + 3 * j, now + j, next + j, to + j);
-              });
+    share_recurrence<Real, tiny_forward ? 1 : 3, H>(
+        batch, x.rows(), [&](const ByLength& sequences) {
+          const Index count = sequences.count();
+          Buffer<Real> buffer(count * H);
+          const MatrixView<Real> h{buffer.data(), count, H, H};
+          gather_states<Real>(sequences, batch, h, h_of);
+          if constexpr (tiny_forward) {
+            sequences.forwards([&](Index t, Index n) {
+              for (Index i = 0; i < n; ++i) {
+                const Index row = sequences.first(i) + t;
+                tiny_gru<false, I, H>(small, x.row(row).data(), h.row(i), y.row_data(row));
+              }
             });
-      }
-      scatter_states<Real>(sequences, batch, h, h_of);
-    });
+          } else {
+            recur(sequences, x.matrix(), large.input, large.state, h,
+                  [&](Index, Index row, const Real* gi, const Real* p, const Real* now, Real* next,
+                      Index u0, Index u1) {
+                    Real* const to = y.row_data(row);
+                    for_each_block<Blocks>(u0, u1, [&](Index j, Index W) {
+                      gru_units<true, false>(W, gi + 3 * j, p + 3 * j, now + j, next + j, to + j);
+                    });
+                  });
+          }
+          scatter_states<Real>(sequences, batch, h, h_of);
+        });
     return y;
   }
 
@@ -296,12 +297,12 @@ struct Gru<C, Prepared<R>> {
   void move(const Real* x, Real* h, Real* y, [[maybe_unused]] Real* reset = nullptr,
             [[maybe_unused]] Real* update = nullptr) const noexcept {
     if constexpr (tiny) {
-      tiny_gru<Keep, I, H>(weights, x, h, y, reset, update);
+      tiny_gru<Keep, I, H>(small, x, h, y, reset, update);
     } else {
       Vector<Real, 3 * H> gi, p;
       [[maybe_unused]] Vector<Real, H> n, q, before;
-      weights.input.product({x, 1, I, I}, gi.matrix());
-      weights.state.product({h, 1, H, H}, p.matrix());
+      large.input.product({x, 1, I, I}, gi.matrix());
+      large.state.product({h, 1, H, H}, p.matrix());
       for_each_block<Blocks>(0, Blocks::blocks, [&](Index j, Index W) {
         GruKept<Real> kept{};
         if constexpr (Keep) kept = {reset + j, update + j, n.data(), q.data(), before.data()};
@@ -310,7 +311,8 @@ struct Gru<C, Prepared<R>> {
     }
   }
 
-  std::conditional_t<tiny, TinyGru<Real, I, H>, Large> weights;
+  Optional<tiny, TinyGru<Real, I, H>> small;
+  Optional<!tiny_forward, Large> large;
 };
 
 }  // namespace limen::inline LIMEN_ABI

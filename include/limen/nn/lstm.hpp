@@ -202,7 +202,9 @@ template <LstmConfig C, class R>
 struct Lstm<C, Prepared<R>> {
   static constexpr LstmConfig config = C;
   static constexpr Index I = C.d_in, H = C.d_hidden, in = I, out = H;
-  static constexpr bool tiny = I <= tiny_width && H <= tiny_width;
+  static constexpr bool tiny = I <= tiny_width && H <= tiny_width;  ///< in steps
+  /// In sequences too, where all weights stay in the first-level cache.
+  static constexpr bool tiny_forward = I <= tiny_width / 2 && H <= tiny_width / 2;
   using Scalar = R;
   using Real = R;
   using State = LstmState<Real, H>;
@@ -214,10 +216,11 @@ struct Lstm<C, Prepared<R>> {
                    factors[] = {sigma, sigma, 2 * sigma, sigma};
     const Real *b_i = data_or_null(learned.bias_ih), *b_h = data_or_null(learned.bias_hh);
     if constexpr (tiny) {
-      weights.place(learned.weight_ih.data(), learned.weight_hh.data(), b_i, b_h, factors);
-    } else {
-      weights.input.place(learned.weight_ih.matrix(), b_i, factors);
-      weights.state.place(learned.weight_hh.matrix(), b_h, factors);
+      small.place(learned.weight_ih.data(), learned.weight_hh.data(), b_i, b_h, factors);
+    }
+    if constexpr (!tiny_forward) {
+      large.input.place(learned.weight_ih.matrix(), b_i, factors);
+      large.state.place(learned.weight_hh.matrix(), b_h, factors);
     }
   }
 
@@ -225,36 +228,34 @@ struct Lstm<C, Prepared<R>> {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, H> y(x.rows());
-    Sequence<Real, tiny ? 1 : 4 * H> gi(tiny ? 0 : x.rows());
-    if constexpr (!tiny) weights.input.product(x.matrix(), gi.matrix());
-    share_recurrence<Real, tiny ? 1 : 4, H>(batch, x.rows(), [&](const ByLength& sequences) {
-      const Index count = sequences.count();
-      Buffer<Real> buffer(2 * count * H);
-      const MatrixView<Real> h{buffer.data(), count, H, H}, c{h.row(count), count, H, H};
-      gather_states<Real>(sequences, batch, h, h_of);
-      gather_states<Real>(sequences, batch, c, c_of);
-      if constexpr (tiny) {
-        sequences.forwards([&](Index t, Index n) {
-          for (Index i = 0; i < n; ++i) {
-            const Index row = sequences.first(i) + t;
-            tiny_lstm<I, H>(weights, x.row(row).data(), h.row(i), c.row(i), y.row_data(row));
+    share_recurrence<Real, tiny_forward ? 1 : 4, H>(
+        batch, x.rows(), [&](const ByLength& sequences) {
+          const Index count = sequences.count();
+          Buffer<Real> buffer(2 * count * H);
+          const MatrixView<Real> h{buffer.data(), count, H, H}, c{h.row(count), count, H, H};
+          gather_states<Real>(sequences, batch, h, h_of);
+          gather_states<Real>(sequences, batch, c, c_of);
+          if constexpr (tiny_forward) {
+            sequences.forwards([&](Index t, Index n) {
+              for (Index i = 0; i < n; ++i) {
+                const Index row = sequences.first(i) + t;
+                tiny_lstm<I, H>(small, x.row(row).data(), h.row(i), c.row(i), y.row_data(row));
+              }
+            });
+          } else {
+            recur(sequences, x.matrix(), large.input, large.state, h,
+                  [&](Index i, Index row, const Real* gi, const Real* p, const Real* now,
+                      Real* next, Index u0, Index u1) {
+                    Real *const to = y.row_data(row), *const cell = c.row(i);
+                    for_each_block<Blocks>(u0, u1, [&](Index j, Index W) {
+                      lstm_units<true, false>(W, gi + 4 * j, p + 4 * j, now + j, next + j, cell + j,
+                                              to + j);
+                    });
+                  });
           }
+          scatter_states<Real>(sequences, batch, h, h_of);
+          scatter_states<Real>(sequences, batch, c, c_of);
         });
-      } else {
-        recur(sequences, weights.state, h,
-              [&](Index i, Index row, const Real* p, const Real* now, Real* next, Index u0,
-                  Index u1) {
-                const Real* const g = gi.data() + row * 4 * H;
-                Real *const to = y.row_data(row), *const cell = c.row(i);
-                for_each_block<Blocks>(u0, u1, [&](Index j, Index W) {
-                  lstm_units<true, false>(W, g + 4 * j, p + 4 * j, now + j, next + j, cell + j,
-                                          to + j);
-                });
-              });
-      }
-      scatter_states<Real>(sequences, batch, h, h_of);
-      scatter_states<Real>(sequences, batch, c, c_of);
-    });
     return y;
   }
 
@@ -264,11 +265,11 @@ struct Lstm<C, Prepared<R>> {
     Vector<Real, H> y;
     Real *const h = state.h.data(), *const c = state.c.data();
     if constexpr (tiny) {
-      tiny_lstm<I, H>(weights, x.data(), h, c, y.data());
+      tiny_lstm<I, H>(small, x.data(), h, c, y.data());
     } else {
       Vector<Real, 4 * H> gi, p;
-      weights.input.product(x.matrix(), gi.matrix());
-      weights.state.product({h, 1, H, H}, p.matrix());
+      large.input.product(x.matrix(), gi.matrix());
+      large.state.product({h, 1, H, H}, p.matrix());
       for_each_block<Blocks>(0, Blocks::blocks, [&](Index j, Index W) {
         lstm_units<true, false>(W, gi.data() + 4 * j, p.data() + 4 * j, h + j, h + j, c + j,
                                 y.data() + j);
@@ -286,7 +287,8 @@ struct Lstm<C, Prepared<R>> {
   static Real* h_of(State& state) { return state.h.data(); }
   static Real* c_of(State& state) { return state.c.data(); }
 
-  std::conditional_t<tiny, TinyLstm<Real, I, H>, Large> weights;
+  Optional<tiny, TinyLstm<Real, I, H>> small;
+  Optional<!tiny_forward, Large> large;
 };
 
 }  // namespace limen::inline LIMEN_ABI
