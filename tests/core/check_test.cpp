@@ -141,21 +141,20 @@ TEST_CASE("A sound layer keeps all laws", "[core][check]") {
 }
 
 TEST_CASE("Each planted bug breaks its law, and the report says where", "[core][check]") {
-  using Catch::Matchers::Contains;
-  CHECK_THAT(broken_laws<Bug::step_forgets_state>(), Contains("stepping is forward: 2 rows"));
+  CHECK_THAT(broken_laws<Bug::step_forgets_state>(), has_part("stepping is forward: 2 rows"));
   CHECK_THAT(broken_laws<Bug::chunk_forgets_state>(),
-             Contains("cutting changes nothing: 2 rows, cut at 1, tail"));
-  CHECK_THAT(broken_laws<Bug::training_differs>(), Contains("training is inference: 1 rows[0]"));
-  CHECK_THAT(broken_laws<Bug::gradient_of_parameter>(), Contains("backward is the slope: k[0]"));
-  CHECK_THAT(broken_laws<Bug::gradient_of_input>(), Contains("backward is the slope: input[0]"));
+             has_part("cutting changes nothing: 2 rows, cut at 1, tail"));
+  CHECK_THAT(broken_laws<Bug::training_differs>(), has_part("training is inference: 1 rows[0]"));
+  CHECK_THAT(broken_laws<Bug::gradient_of_parameter>(), has_part("backward is the slope: k[0]"));
+  CHECK_THAT(broken_laws<Bug::gradient_of_input>(), has_part("backward is the slope: input[0]"));
   CHECK_THAT(broken_laws<Bug::gradient_of_first_state>(),
-             Contains("backward is the slope: first state of sequence 0[0]"));
-  CHECK_THAT(broken_laws<Bug::gradient_is_overwritten>(), Contains("gradients add: k[0]"));
+             has_part("backward is the slope: first state of sequence 0[0]"));
+  CHECK_THAT(broken_laws<Bug::gradient_is_overwritten>(), has_part("gradients add: k[0]"));
   CHECK_THAT(broken_laws<Bug::batch_leaks>(),
-             Contains("a batch is its sequences: sequence 2 from rest[0]"));
+             has_part("a batch is its sequences: sequence 2 from rest[0]"));
   CHECK_THAT(broken_laws<Bug::step_allocates>(),
-             Contains("stepping allocates nothing: allocations: got 1"));
-  CHECK_THAT(broken_laws<Bug::sees_the_future>(), Contains("the past does not see the future"));
+             has_part("stepping allocates nothing: allocations: got 1"));
+  CHECK_THAT(broken_laws<Bug::sees_the_future>(), has_part("the past does not see the future"));
 }
 
 TEST_CASE("A member that visit forgets is counted", "[core][check]") {
