@@ -1,34 +1,40 @@
-// 32 layers, each of a width of its own: products are kernels with run-time sizes, so a new width
-// adds a call, not a copy of the kernel.
-#include <limen/core/batch.hpp>
+// 32 layers in a row, each of a width of its own: products are kernels with run-time sizes, so a
+// new width adds a call, not a copy of the kernel.
+#include <limen/compose/sequential.hpp>
 #include <limen/nn/linear.hpp>
 
+#include <cstdio>
 #include <utility>
 
 namespace {
 
-template <limen::Index I>
-float one_layer(limen::Random& random) {
-  using Layer = limen::Linear<limen::LinearConfig{.d_in = 16 + 3 * I, .d_out = 19 + 3 * I}>;
-  const auto layer = Layer::initialized(random);
-  limen::Sequence<float, Layer::in> x(4);
-  for (limen::Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i);
+using namespace limen;
 
-  typename Layer::State state;
-  const auto step = layer.step(x.row(0), state);
-  typename Layer::Cache cache;
-  Layer gradient{};
-  const auto y = layer.forward(std::move(x), limen::Batch<limen::NoState>(), cache);
-  const auto dx = layer.backward(y, limen::Batch<limen::NoState>(), cache, gradient);
-  return step[0] + dx(0, 0) + gradient.weight[0];
-}
+template <Index I>
+using Layer = Linear<LinearConfig{.d_in = 16 + 3 * I, .d_out = 19 + 3 * I}>;
 
-template <limen::Index... I>
-float all_layers(std::integer_sequence<limen::Index, I...>) {
-  limen::Random random(1);
-  return (one_layer<I>(random) + ...);
-}
+template <class>
+struct Chain;
+template <Index... I>
+struct Chain<std::integer_sequence<Index, I...>> {
+  using Model = Sequential<Layer<I>...>;
+};
+using Model = Chain<std::make_integer_sequence<Index, 32>>::Model;
 
 }  // namespace
 
-int main() { return all_layers(std::make_integer_sequence<limen::Index, 32>()) > 0 ? 0 : 1; }
+int main() {
+  Random random(1);
+  const auto model = Model::initialized(random);
+  Sequence<float, Model::in> x(4);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(random.normal());
+
+  Model::State state{};
+  const auto y_t = model.step(x.row(0), state);
+  const auto y = forward(model, x);
+  Model::Cache cache;
+  Model gradient;
+  const auto trained = forward(model, std::move(x), cache);
+  const auto dx = backward(model, trained, cache, gradient);
+  std::printf("%g %g %g\n", double(y_t[0]), double(y(0, 0)), double(dx(0, 0)));
+}

@@ -128,6 +128,14 @@ class Batch {
     return result;
   }
 
+  /// The same sequences and states with other rows: sequence b is offsets[b] to offsets[b + 1]. For
+  /// layers that send some of the rows somewhere else.
+  Batch over(const Index* offsets) const {
+    Batch result = *this;
+    result.offsets_ = offsets;
+    return result;
+  }
+
   Context* context = nullptr;
 
  private:

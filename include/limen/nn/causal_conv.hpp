@@ -70,6 +70,8 @@ struct CausalConv1d {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * in * out * K; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = CausalConv1dState<Real, M, in>;
 

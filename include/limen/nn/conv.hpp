@@ -82,6 +82,8 @@ struct Conv2d {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * P * K * O; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = NoState;
 

@@ -80,6 +80,8 @@ struct DepthwiseConv {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * D * W; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = DepthwiseConvState<Real, W, D>;
 

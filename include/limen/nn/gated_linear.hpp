@@ -55,6 +55,8 @@ struct GatedLinear {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * 3 * D * H; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = NoState;
 

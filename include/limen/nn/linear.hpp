@@ -45,6 +45,8 @@ struct Linear {
     return layer;
   }
 
+  static constexpr Index macs(Index rows) { return rows * in * out; }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = NoState;
 
