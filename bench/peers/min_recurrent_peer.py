@@ -2,7 +2,7 @@
 """PyTorch beside min_gru, min_lstm and rnn, in float32: .forward and .training (forward and the
 gradients of input and weights).
 
-peer torch-loop goes through time row by row; torch-log is the parallel form of the paper (log space,
+peer torch-loop goes through time row by row; torch-log is the parallel form of the paper (in logs,
 a cumulative sum and a logcumsumexp), for minGRU and minLSTM only.
 """
 
