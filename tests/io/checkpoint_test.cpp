@@ -190,3 +190,19 @@ TEST_CASE("What cannot be saved leaves the old file", "[io][checkpoint]") {
     REQUIRE(save(old, "/dev/null").error().wanted == "a file to replace");
   }
 }
+
+TEST_CASE("A number that is none is an error that names its tensor", "[io][checkpoint]") {
+  const Temporary folder;
+  const std::string path = folder.path("m.safetensors");
+  Net saved = random_net(1);
+  saved.second.bias[1] = std::numeric_limits<float>::infinity();
+  REQUIRE(save(saved, path));
+  Net loaded = random_net(2);
+  const Status s = load(loaded, path);
+  REQUIRE(!s);
+  REQUIRE(s.error().message() ==
+          "second.bias: wanted finite numbers, found inf at element 1 in m.safetensors");
+  REQUIRE(loaded == random_net(2));
+  REQUIRE(load(loaded, path, {.finite = false}));
+  REQUIRE(loaded == saved);
+}

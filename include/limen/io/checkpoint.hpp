@@ -9,6 +9,7 @@
 ///
 ///     blocks.3.mixer.A_log: wanted [1536 x 16] float32, found [1536 x 8] float16 in m.safetensors
 
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -81,6 +82,7 @@ class Inventory {
 struct LoadOptions {
   bool convert = false;       ///< accept any floating-point kind for another (float16 for float32)
   bool ignore_extra = false;  ///< accept tensors that the model does not have
+  bool finite = true;         ///< NaN and infinities are errors that name the tensor
   std::string prefix = "";    ///< of the model's names in the file; other names are not looked at
 };
 
@@ -129,6 +131,27 @@ inline Status read_into(const Safetensors& file, const StoredTensor& from, const
   return file.read_converted(from, std::span(reinterpret_cast<double*>(to), size));
 }
 
+/// What is loaded once is computed with for months: a damaged number is worth a look.
+template <class Real>
+Status check_finite(const NamedTensor& t, const std::byte* read, const std::string& file_name) {
+  const auto* values = reinterpret_cast<const Real*>(read);
+  for (std::uint64_t i = 0; i < t.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return Error{t.name, "finite numbers",
+                   std::to_string(values[i]) + " at element " + std::to_string(i) + " in " +
+                       file_name};
+    }
+  }
+  return {};
+}
+
+inline Status check_finite(const NamedTensor& t, const std::byte* read,
+                           const std::string& file_name) {
+  if (t.dtype == Dtype::float32) return check_finite<float>(t, read, file_name);
+  if (t.dtype == Dtype::float64) return check_finite<double>(t, read, file_name);
+  return {};
+}
+
 }  // namespace detail
 
 inline Status load(const Inventory& inventory, const Safetensors& file,
@@ -139,6 +162,8 @@ inline Status load(const Inventory& inventory, const Safetensors& file,
     read.emplace_back(static_cast<Index>(t.bytes()));
     const StoredTensor& from = *file.find(options.prefix + t.name);
     if (Status s = detail::read_into(file, from, t, read.back().data()); !s) return s;
+    if (!options.finite) continue;
+    if (Status s = detail::check_finite(t, read.back().data(), file.file_name()); !s) return s;
   }
   for (std::size_t i = 0; i < read.size(); ++i) {
     std::memcpy(inventory.tensors[i].data, read[i].data(),

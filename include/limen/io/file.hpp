@@ -64,6 +64,8 @@ class InputFile {
     input.name_ = std::string(last_part(path));
     input.file_.reset(std::fopen(path.c_str(), "rb"));
     if (input.file_ == nullptr) return Error{path, "a file that can be read", detail::why()};
+    // Reads are large, and what is read must be what the file holds now.
+    std::setvbuf(input.file_.get(), nullptr, _IONBF, 0);
     if (detail::seek(input.file_.get(), 0, SEEK_END) != 0) {
       return Error{path, "a file with an end", detail::why()};
     }
