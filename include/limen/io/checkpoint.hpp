@@ -137,9 +137,9 @@ Status check_finite(const NamedTensor& t, const std::byte* read, const std::stri
   const auto* values = reinterpret_cast<const Real*>(read);
   for (std::uint64_t i = 0; i < t.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      return Error{t.name, "finite numbers",
-                   std::to_string(values[i]) + " at element " + std::to_string(i) + " in " +
-                       file_name};
+      return Error{
+          t.name, "finite numbers",
+          std::to_string(values[i]) + " at element " + std::to_string(i) + " in " + file_name};
     }
   }
   return {};

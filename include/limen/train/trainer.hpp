@@ -165,12 +165,12 @@ class Trainer {
     Schedule schedule;
     Inventory counters;  // first, as they must make sense before anything else is touched
     list(counters, at, schedule);
-    if (Status s = limen::load(counters, *file, {.ignore_extra = true}); !s) return s;
+    if (Status s = limen::load(counters, *file, {.ignore_extra = true, .finite = false}); !s) return s;
     if (Status s = schedule.check(); !s) return s;
     if (at.step < 0 || at.epoch < 0 || at.worse < 0) {
       return Error{"trainer.step, .epoch, .worse", "0 or more", "less in " + file->file_name()};
     }
-    if (Status s = limen::load(inventory(at, schedule), *file); !s) return s;
+    if (Status s = limen::load(inventory(at, schedule), *file, {.finite = false}); !s) return s;
     at_ = at;
     schedule_ = schedule;
     random_ = Random(at.key, at.stream);
@@ -181,7 +181,7 @@ class Trainer {
   /// Where the run is.
   struct At {
     Index step = 0, epoch = 0, worse = 0;  ///< worse: epochs since the best
-    double loss = 0, best = std::numeric_limits<double>::infinity();
+    double loss = 0, best = std::numeric_limits<double>::max();
     std::uint64_t key = 0, stream = 0;  ///< of the generator
   };
 
