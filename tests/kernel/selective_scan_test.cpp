@@ -187,7 +187,7 @@ Gradients backward(const Problem<double>& p, bool gated) {
   };
   selective_scan_backward<double>(
       scan, {p.dout.data(), p.T, p.E, p.E}, 1,
-      [&](Index) { return ScanSequence<double>{0, p.T, dh.data(), kept.data()}; },
+      [&](Index) { return ScanSequence<double, const double>{0, p.T, dh.data(), kept.data()}; },
       {g.a.data(), g.d.data(), rows(g.x, p.E), rows(g.delta, p.E), rows(g.z, p.E), rows(g.b, p.N),
        rows(g.c, p.N)});
   const auto from_blocks = [&](const std::vector<double>& v) {

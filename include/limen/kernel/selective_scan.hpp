@@ -56,11 +56,11 @@ struct SelectiveScan {
 };
 
 /// One sequence of a scan.
-template <class Real>
+template <class Real, class Kept = Real>
 struct ScanSequence {
   Index first, rows;
   Real* state;  ///< in blocks, moves on; null: from rest, the end is not kept
-  Real* kept;   ///< the states before every chunk; null: not wanted
+  Kept* kept;   ///< the states before every chunk; null: not wanted
 };
 
 namespace detail {

@@ -33,6 +33,8 @@ struct ScanBack {
   static constexpr Index size = scan_chunk * simd::lanes<Real>;
   alignas(64) Real delta[size], dx[size], y[size];  ///< as in ScanStrip
   alignas(64) Real dy[size];                        ///< of y before the gate
+  alignas(64) Real dz[size];                        ///< of z, but for the factor y
+  alignas(64) Real slope[size];                     ///< of softplus
   alignas(64) Real s[size];                         ///< Σ_n λ B
   alignas(64) Real q[size];                         ///< Σ_n q A log2 e
   alignas(64) Real h[scan_back_tile * size];        ///< h_{t-1}
@@ -111,13 +113,23 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
   const bool gated = s.z.data != nullptr;
   const V skip = simd::load<V>(s.d + e, n), zero(Real(0)), one(Real(1));
   V d_skip = zero;
+  const Decay<V> exp2;
   for (Index t = 0; t < count; ++t) {
-    const V x = simd::load<V>(s.x.row(t0 + t) + e, n);
-    const V delta = math::softplus(simd::load<V>(s.delta.row(t0 + t) + e, n));
-    V dy = simd::load<V>(dout.row(t0 + t) + e, n);
-    if (gated) dy = dy * math::silu(simd::load<V>(s.z.row(t0 + t) + e, n));
-    d_skip = simd::fma(dy, x, d_skip);
     const Index to = t * lanes;
+    const V x = simd::load<V>(s.x.row(t0 + t) + e, n);
+    const V raw = simd::load<V>(s.delta.row(t0 + t) + e, n);
+    const V u = exp2(simd::abs(raw) * V(-math::detail::log2_e<Real>));
+    const V delta = simd::max(zero, raw) + math::detail::log1p_unit(u);
+    simd::store(at.slope + to, simd::select(raw < zero, u, one) * math::reciprocal(one + u));
+    V dy = simd::load<V>(dout.row(t0 + t) + e, n);
+    if (gated) {
+      const V z = simd::load<V>(s.z.row(t0 + t) + e, n);
+      const V v = exp2(simd::abs(z) * V(-math::detail::log2_e<Real>));
+      const V open = simd::select(z < zero, v, one) * math::reciprocal(one + v);
+      simd::store(at.dz + to, dy * (open * simd::fma(z, one - open, one)));
+      dy = dy * (z * open);
+    }
+    d_skip = simd::fma(dy, x, d_skip);
     simd::store(at.delta + to, delta);
     simd::store(at.dx + to, delta * x);
     simd::store(at.y + to, skip * x);
@@ -127,6 +139,12 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
   }
   simd::store(g.d + e, simd::load<V>(g.d + e, n) + d_skip, n);
 
+  const Index next = e + lanes;
+  const MatrixView<const Real> z = gated ? s.z : s.x, dz = gated ? g.z : g.x;
+  const ScanAhead<Real, 7> ahead{
+      {s.x.row(t0) + next, s.delta.row(t0) + next, z.row(t0) + next, dout.row(t0) + next,
+       g.x.row(t0) + next, g.delta.row(t0) + next, dz.row(t0) + next},
+      {s.x.stride, s.delta.stride, z.stride, dout.stride, g.x.stride, g.delta.stride, dz.stride}};
   for_each_tile<scan_back_tile>(N, [&](Index i, auto Tile) {
     alignas(64) Real last[Tile * scan_block];
     const Real* a = s.a + at_state + i * scan_block;
@@ -134,9 +152,8 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
       simd::store(last + k * scan_block, simd::load<V>(state + at_state + (i + k) * scan_block));
     }
     const Real *b = s.b.row(t0) + i, *c = s.c.row(t0) + i;
-    scan_states<Real, Tile, false, true, ScanAhead<Real, 1>>(count, a, i, last, b, s.b.stride, c,
-                                                             s.c.stride, at.delta, at.dx, at.y,
-                                                             nullptr, at.h, at.w);
+    scan_states<Real, Tile, false, true>(count, a, i, last, b, s.b.stride, c, s.c.stride, at.delta,
+                                         at.dx, at.y, i == 0 ? &ahead : nullptr, at.h, at.w);
     scan_states_back<Real, Tile>(count, a, last, lambda + at_state + i * scan_block,
                                  g.a + at_state + i * scan_block, b, s.b.stride, c, s.c.stride, at,
                                  sums + i * lanes, N);
@@ -145,26 +162,24 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
   constexpr Real ln2 = Real(0.6931471805599453094L);
   for (Index t = 0; t < count; ++t) {
     const Index from = t * lanes;
-    const V x = simd::load<V>(s.x.row(t0 + t) + e, n), sum = simd::load<V>(at.s + from);
+    const V sum = simd::load<V>(at.s + from), x = simd::load<V>(s.x.row(t0 + t) + e, n);
     const V d_delta = simd::fma(x, sum, simd::load<V>(at.q + from) * V(ln2));
-    const V slope = math::sigmoid(simd::load<V>(s.delta.row(t0 + t) + e, n));
-    simd::store(g.delta.row(t0 + t) + e, d_delta * slope, n);
+    simd::store(g.delta.row(t0 + t) + e, d_delta * simd::load<V>(at.slope + from), n);
     const V dx = simd::fma(skip, simd::load<V>(at.dy + from), simd::load<V>(at.delta + from) * sum);
     simd::store(g.x.row(t0 + t) + e, dx, n);
     if (gated) {
-      const V z = simd::load<V>(s.z.row(t0 + t) + e, n), open = math::sigmoid(z);
-      const V silu_slope = open * simd::fma(z, one - open, one);
-      const V dz = simd::load<V>(dout.row(t0 + t) + e, n) * simd::load<V>(at.y + from) * silu_slope;
-      simd::store(g.z.row(t0 + t) + e, dz, n);
+      const V y = simd::load<V>(at.y + from);
+      simd::store(g.z.row(t0 + t) + e, y * simd::load<V>(at.dz + from), n);
     }
   }
 }
 
 }  // namespace detail
 
-/// Back through selective_scan, which must have had no `powers`. `sequence(i).kept` are the states
-/// it kept, `.state` holds the gradient of the last state and receives that of the first; null: no
-/// such gradients. All sums over channels are made in one order, whatever the number of threads.
+/// Back through selective_scan, which must have had no `powers`. g.x may be written over dout.
+/// `sequence(i).kept` are the states it kept, `.state` holds the gradient of the last state and
+/// receives that of the first; null: no such gradients. All sums over channels are made in one
+/// order, whatever the number of threads.
 template <class Real, class F>
 void selective_scan_backward(const SelectiveScan<Real>& s,
                              std::type_identity_t<MatrixView<const Real>> dout, Index count,
@@ -172,30 +187,38 @@ void selective_scan_backward(const SelectiveScan<Real>& s,
   constexpr Index lanes = simd::lanes<Real>;
   const Index E = s.x.cols, N = s.N, T = s.x.rows;
   const Index blocks = scan_blocks(E), size = scan_state_size(E, N), block = N * scan_block;
-  const Index pieces = blocks < 8 ? blocks : 8;
-  Buffer<Real> parts(pieces * T * 2 * N), resting(size), sums(pieces * scan_chunk * 2 * N * lanes);
+  // Groups of channels, each with sums of its own, whoever computes them; a thread takes
+  // neighbours.
+  const Index groups = blocks < 8 ? blocks : 8;
+  const Index threads = Threads::allowed() < groups ? Threads::allowed() : groups;
+  const Index sums_size = scan_chunk * 2 * N * lanes;
+  Buffer<Real> parts(groups * T * 2 * N), resting(size), all_sums(threads * sums_size);
   const double work_ns = 0.3 * static_cast<double>(T * E * N);
-  parallel_for(pieces, work_ns, [&](Index piece) {
-    const Index p0 = blocks * piece / pieces, p1 = blocks * (piece + 1) / pieces;
-    const Index e1 = p1 * scan_block < E ? p1 * scan_block : E;
-    Real* const mine = sums.data() + piece * scan_chunk * 2 * N * lanes;
+  parallel_for(threads, work_ns, [&](Index thread) {
+    const Index g0 = groups * thread / threads, g1 = groups * (thread + 1) / threads;
+    Real* const sums = all_sums.data() + thread * sums_size;
     detail::ScanBack<Real> at;
     for (Index i = 0; i < count; ++i) {
-      const ScanSequence<Real> q = sequence(i);
+      const ScanSequence<Real, const Real> q = sequence(i);
       Real* lambda = q.state;
       if (lambda == nullptr) {
         lambda = resting.data();
+        const Index p0 = blocks * g0 / groups, p1 = blocks * g1 / groups;
         std::memset(lambda + p0 * block, 0,
                     static_cast<std::size_t>((p1 - p0) * block) * sizeof(Real));
       }
       for (Index k = (q.rows + scan_chunk - 1) / scan_chunk - 1; k >= 0; --k) {
         const Index first = k * scan_chunk, t0 = q.first + first;
         const Index rows = q.rows - first < scan_chunk ? q.rows - first : scan_chunk;
-        std::memset(mine, 0, static_cast<std::size_t>(rows * 2 * N * lanes) * sizeof(Real));
-        for (Index e = p0 * scan_block; e < e1; e += lanes) {
-          detail::scan_chunk_back(s, dout, t0, rows, e, q.kept + k * size, lambda, mine, at, g);
+        for (Index group = g0; group < g1; ++group) {
+          const Index p0 = blocks * group / groups, p1 = blocks * (group + 1) / groups;
+          const Index e1 = p1 * scan_block < E ? p1 * scan_block : E;
+          std::memset(sums, 0, static_cast<std::size_t>(rows * 2 * N * lanes) * sizeof(Real));
+          for (Index e = p0 * scan_block; e < e1; e += lanes) {
+            detail::scan_chunk_back(s, dout, t0, rows, e, q.kept + k * size, lambda, sums, at, g);
+          }
+          detail::sum_lanes(sums, rows * 2 * N, parts.data() + (group * T + t0) * 2 * N);
         }
-        detail::sum_lanes(mine, rows * 2 * N, parts.data() + (piece * T + t0) * 2 * N);
       }
     }
   });
@@ -204,8 +227,8 @@ void selective_scan_backward(const SelectiveScan<Real>& s,
       Real* const to = half == 0 ? g.b.row(t) : g.c.row(t);
       simd::for_each<Real>(N, [&](Index n, auto load, auto store) {
         auto sum = load(parts.data() + (t * 2 + half) * N + n);
-        for (Index piece = 1; piece < pieces; ++piece) {
-          sum = sum + load(parts.data() + ((piece * T + t) * 2 + half) * N + n);
+        for (Index group = 1; group < groups; ++group) {
+          sum = sum + load(parts.data() + ((group * T + t) * 2 + half) * N + n);
         }
         store(to + n, sum);
       });

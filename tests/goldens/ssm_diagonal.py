@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""ssm_diagonal.py: what transformers and PyTorch compute for the diagonal layers of limen/ssm.
+
+    python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp,
+                                               ssm_gam.hpp
+
+Needs `pip install transformers`. All in float64, forward, backward and last states. What is drawn is
+a multiple of 1/64: float and double start from the same numbers.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import MambaConfig, RecurrentGemmaConfig
+from transformers.models.mamba.modeling_mamba import MambaMixer
+from transformers.models.recurrent_gemma import modeling_recurrent_gemma as gemma
+
+torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double  # transformers would round A, D and gates to float32
+
+
+def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
+    return (torch.round(torch.randn(*shape) * scale * 64) / 64).requires_grad_()
+
+
+lines: list[str] = []
+
+
+def write(arrays: dict) -> None:
+    for key, value in arrays.items():
+        text = ",".join(f"{v:.13g}" for v in value.detach().reshape(-1).tolist())
+        lines.append(f"inline constexpr double {key}[] = {{{text}}};")
+
+
+def case(name: str, x, y, parameters: dict, extra: dict | None = None) -> None:
+    dy = draw(*y.shape).detach()
+    dx, *gradients = torch.autograd.grad(y, [x, *parameters.values()], dy)
+    lines.append(f"\nnamespace {name} {{")
+    write({"x": x, **parameters, "y": y, "dy": dy, "dx": dx})
+    write({"d_" + key: gradient for key, gradient in zip(parameters, gradients, strict=True)})
+    write(extra or {})
+    lines.append(f"}}  // namespace {name}")
+
+
+def redraw(module: torch.nn.Module, scale: float = 0.4) -> dict:
+    """All parameters anew, and with names that are C++ identifiers."""
+    named = {}
+    for name, parameter in module.named_parameters():
+        parameter.data = draw(*parameter.shape, scale=scale).detach()
+        named[name.replace(".", "_")] = parameter
+    return named
+
+
+def plain_scan(u, delta, a, b, c, d):
+    """The equations of the selective scan; the last state too."""
+    h = torch.zeros(*a.shape)
+    rows = []
+    for t in range(u.shape[0]):
+        h = torch.exp(delta[t, :, None] * a) * h + (delta[t] * u[t])[:, None] * b[t][None, :]
+        rows.append(h @ c[t] + d * u[t])
+    return torch.stack(rows), h
+
+
+def mamba() -> None:
+    for k, (t, d, n, w, rank, bias) in enumerate(
+        [(3, 1, 1, 2, 1, False), (7, 3, 5, 4, 2, True), (19, 9, 16, 4, 1, False)]
+    ):
+        config = MambaConfig(
+            hidden_size=d,
+            state_size=n,
+            conv_kernel=w,
+            time_step_rank=rank,
+            expand=2,
+            use_bias=bias,
+            use_conv_bias=True,
+        )
+        mixer = MambaMixer(config, layer_idx=0).double()
+        p = redraw(mixer)
+        x = draw(t, d)
+        y = mixer(x[None])[0]
+        e = 2 * d
+        xz = F.linear(x, mixer.in_proj.weight, mixer.in_proj.bias)
+        u = F.conv1d(
+            F.pad(xz[:, :e].T[None], (w - 1, 0)), mixer.conv1d.weight, mixer.conv1d.bias, groups=e
+        )
+        u = F.silu(u[0].T)
+        r, b, c = mixer.x_proj(u).split([rank, n, n], dim=-1)
+        delta = F.softplus(F.linear(r, mixer.dt_proj.weight, mixer.dt_proj.bias))
+        scanned, last = plain_scan(u, delta, -torch.exp(mixer.A_log), b, c, mixer.D)
+        plain = F.linear(scanned * F.silu(xz[:, e:]), mixer.out_proj.weight, mixer.out_proj.bias)
+        assert torch.allclose(plain, y, atol=1e-12), (plain - y).abs().max()
+        case(f"mamba_{k}", x, y, p, {"last": last})
+
+
+def griffin() -> None:
+    for k, (t, d, width, heads, taps) in enumerate([(3, 1, 1, 1, 2), (6, 3, 4, 2, 4), (17, 5, 18, 3, 4)]):
+        config = RecurrentGemmaConfig(
+            hidden_size=d,
+            lru_width=width,
+            num_attention_heads=heads,
+            num_key_value_heads=1,
+            conv1d_width=taps,
+            num_hidden_layers=1,
+            intermediate_size=2,
+            head_dim=1,
+        )
+        block = gemma.RecurrentGemmaRecurrentBlock(config, 0).double()
+        p = redraw(block)
+        x = draw(t, d)
+        positions = torch.arange(t)[None]
+        y = block(x[None], positions, None, use_cache=False)[0][0]
+        case(f"griffin_{k}", x, y, p)
+
+
+for make in (mamba, griffin):
+    torch.manual_seed(20)
+    lines = [
+        "#pragma once",
+        f"// Made by ssm_diagonal.py with PyTorch {torch.__version__.split('+')[0]}, float64.",
+        "// clang-format off",
+        "\nnamespace goldens::ssm {",
+    ]
+    make()
+    lines.append("\n}  // namespace goldens::ssm")
+    with open(Path(__file__).parent / f"ssm_{make.__name__}.hpp", "w", encoding="utf-8") as out:
+        out.write("\n".join(lines) + "\n")
