@@ -67,12 +67,8 @@ TEST_CASE("Mamba2 does not drift in a million steps", "[ssm][mamba2][.slow]") {
 }
 
 TEST_CASE("Mamba2 names its parameters as checkpoints do", "[ssm][mamba2]") {
-  std::string names;
-  const Small layer;
-  for_each_parameter([&](const std::string& name, auto&) { names += name + ' '; }, layer);
-  REQUIRE(names ==
-          "in_proj.weight conv1d.weight conv1d.bias dt_bias A_log D norm.weight "
-          "out_proj.weight ");
+  REQUIRE(matrix_state::names<Small>() ==
+          "in_proj.weight conv1d.weight conv1d.bias dt_bias A_log D norm.weight out_proj.weight ");
   // The mixer of mamba2-130m: 24 heads of 64 channels, 128 numbers of state for each.
   using Published = Mamba2<Mamba2Config{.d_model = 768}>;
   STATIC_REQUIRE(decltype(Published::InProj::weight)::shape == std::array<Index, 2>{3352, 768});
@@ -80,17 +76,11 @@ TEST_CASE("Mamba2 names its parameters as checkpoints do", "[ssm][mamba2]") {
   STATIC_REQUIRE(sizeof(Published::State) == sizeof(float) * (24 * 64 * 128 + 3 * 1792));
 }
 
-namespace {
-template <class L, Index width, class State>
-concept steps_with =
-    requires(const L layer, Vector<float, width> x, State state) { layer.step(x, state); };
-}  // namespace
-
 TEST_CASE("Mamba2 needs its own state and width", "[ssm][mamba2]") {
   STATIC_REQUIRE(Layer<Small>);
   STATIC_REQUIRE(std::is_same_v<Small::State, prepared_form<Small>::State>);
   STATIC_REQUIRE_FALSE(Trainable<prepared_form<Small>>);
-  STATIC_REQUIRE(steps_with<Small, 8, Small::State>);
-  STATIC_REQUIRE_FALSE(steps_with<Small, 7, Small::State>);
-  STATIC_REQUIRE_FALSE(steps_with<Small, 8, Mamba2<unit>::State>);
+  STATIC_REQUIRE(matrix_state::steps_with<Small, 8, Small::State>);
+  STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
+  STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 8, Mamba2<unit>::State>);
 }

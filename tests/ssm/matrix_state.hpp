@@ -25,6 +25,18 @@ void keeps_the_laws(check::Options options = {}) {
 }
 
 template <class L>
+std::string names() {
+  std::string all;
+  const L layer;
+  for_each_parameter([&](const std::string& name, auto&) { all += name + ' '; }, layer);
+  return all;
+}
+
+template <class L, Index width, class State>
+concept steps_with =
+    requires(const L layer, Vector<float, width> x, State state) { layer.step(x, state); };
+
+template <class L>
 Sequence<typename L::Scalar, L::in> noise(Index rows, std::uint64_t seed, double amplitude = 1) {
   using Real = typename L::Scalar;
   Random random(seed);

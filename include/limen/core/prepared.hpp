@@ -59,7 +59,7 @@ void prepare_into(To& to, const From& from) {
     to.prepare_from(from);
   } else if constexpr (std::is_same_v<To, From>) {
     to = from;
-  } else {
+  } else if constexpr (!is_absent<From>) {  // what a config left out has nothing to prepare
     From::visit(
         [](std::string_view, auto& packed, const auto& learned) { prepare_into(packed, learned); },
         to, from);

@@ -12,6 +12,7 @@
 /// no exponential left in the chunk.
 
 #include <array>
+#include <type_traits>
 #include <utility>
 
 #include <limen/core/config.hpp>
@@ -229,7 +230,13 @@ void scale_rows(MatrixView<const Real> x, const Real* s, MatrixView<Real> to) no
   }
 }
 
-/// y = a b, or y += a b, elementwise.
+/// to = x, row by row.
+template <class Real>
+void copy(std::type_identity_t<MatrixView<const Real>> x, MatrixView<Real> to) noexcept {
+  scale_rows<Real>(x, nullptr, to);
+}
+
+/// y = a b, elementwise.
 template <class Real>
 void multiply_elements(MatrixView<const Real> a, MatrixView<const Real> b,
                        MatrixView<Real> y) noexcept {

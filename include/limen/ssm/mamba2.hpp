@@ -19,7 +19,6 @@
 #include <limen/core/denormals.hpp>
 #include <limen/kernel/decay.hpp>
 #include <limen/kernel/norm.hpp>
-#include <limen/kernel/rows.hpp>
 #include <limen/kernel/ssd.hpp>
 #include <limen/nn/depthwise_conv.hpp>
 #include <limen/nn/linear.hpp>
@@ -177,9 +176,9 @@ struct Mamba2 {
     cache.dt = Sequence<Real, H>(T);
     {
       const auto p = linear(h, in_proj.weight, data_or_null(in_proj.bias));
-      copy_rows(columns<E>(p, 0), cache.z.matrix());
-      copy_rows(columns<K>(p, E), xBC.matrix());
-      copy_rows(columns<H>(p, E + K), cache.dt.matrix());
+      chunk::copy<Real>(columns<E>(p, 0), cache.z.matrix());
+      chunk::copy<Real>(columns<K>(p, E), xBC.matrix());
+      chunk::copy<Real>(columns<H>(p, E + K), cache.dt.matrix());
     }
     cache.u = conv1d.forward(std::move(xBC), conv_part(batch), cache.conv);
     cache.delta = Sequence<Real, H>(T);
@@ -237,7 +236,7 @@ struct Mamba2 {
     step_decay_backward(dt.matrix(), dt_bias.data(), A_log.data(), limit, d_delta.matrix(),
                         dlog_a.matrix(), dt_rows, gradient.dt_bias.data(), gradient.A_log.data());
     const auto dxBC = conv1d.backward(du, conv_part(batch), conv, gradient.conv1d);
-    copy_rows(dxBC.matrix(), columns<K>(dp, E));
+    chunk::copy<Real>(dxBC.matrix(), columns<K>(dp, E));
     add_linear_weight_gradient<Real, width, D>(dp, h, gradient.in_proj.weight);
     if constexpr (C.bias) add_bias_gradient<Real, width>(dp, gradient.in_proj.bias);
     return linear_input_gradient(dp, in_proj.weight);
