@@ -166,7 +166,12 @@ void add_pair(const std::string& family, Size size, Down down, F ours, G peer) {
       }
     }
   }
-  for (const Size& size : {Size{1, 256, 256}, {8, 256, 256}}) {  // too few rows: not packed at all
+  for (const Size& size : {Size{1, 64, 64},
+                           {1, 256, 256},
+                           {1, 768, 64},
+                           {1, 768, 768},
+                           {1, 2048, 2048},
+                           {8, 256, 256}}) {  // too few rows: not packed at all
     add_pair("gemm.pack", size, {}, packing, eigen);
   }
   for (const Size& size : {Size{64, 256, 256},
