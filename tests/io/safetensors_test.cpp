@@ -72,7 +72,8 @@ TEST_CASE("What a file claims is held against the file", "[io][safetensors]") {
   REQUIRE(message(file_of(std::string("{}\0\0", 4), 0)).ends_with("found zeros behind it"));
   REQUIRE(message(file_of("{}", 4)) ==
           "m.safetensors: wanted 0 bytes of data, found 4 in m.safetensors");
-  REQUIRE(message(file_of("[]", 0)) == "the header: wanted an object, found a list in m.safetensors");
+  REQUIRE(message(file_of("[]", 0)) ==
+          "the header: wanted an object, found a list in m.safetensors");
   REQUIRE(message(file_of(R"({"w":[1]})", 0)) ==
           "w: wanted an object, found a list in m.safetensors");
   REQUIRE(message(file_of("{\"\xFF\":{}}", 0)).find("encoding") != std::string::npos);
@@ -134,15 +135,15 @@ TEST_CASE("Nesting does not use up the stack", "[io][safetensors]") {
 TEST_CASE("An error shows names from a file on one short line", "[io][safetensors]") {
   const auto text =
       message(file_of("{\"" + std::string(1000, 'n') + R"(\u0007\n":{"dtype":"?"}})", 0));
-  REQUIRE(text == std::string(100, 'n') + "...: wanted a known dtype, found \"?\" in m.safetensors");
+  REQUIRE(text ==
+          std::string(100, 'n') + "...: wanted a known dtype, found \"?\" in m.safetensors");
   REQUIRE(message(file_of(R"({"a\nb":[]})", 0)).starts_with("a?b: "));
 }
 
 TEST_CASE("A file that is cut or changed anywhere is refused or harmless", "[io][safetensors]") {
-  const std::string bytes =
-      file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-              R"("b":{"dtype":"F16","shape":[1,3],"data_offsets":[8,14]}})",
-              14);
+  const std::string bytes = file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                    R"("b":{"dtype":"F16","shape":[1,3],"data_offsets":[8,14]}})",
+                                    14);
   for (std::size_t n = 0; n < bytes.size(); ++n) {
     const std::string cut = bytes.substr(0, n);
     REQUIRE_FALSE(parse(cut));

@@ -1,6 +1,6 @@
 #pragma once
-/// @file  Handwritten digits of 8 x 8 pixels: data/digits.csv.gz, 1797 rows of 64 pixels in 0..16 and
-/// the digit. Needs zlib (link with -lz); the file may be compressed or not.
+/// @file  Handwritten digits of 8 x 8 pixels: data/digits.csv.gz, 1797 rows of 64 pixels in 0..16
+/// and the digit. Needs zlib (link with -lz); the file may be compressed or not.
 
 #include <string>
 #include <vector>
@@ -74,8 +74,8 @@ inline Result<Digits> load_digits(const std::string& path) {
   int code = Z_OK;
   const char* why = gzerror(file.handle, &code);
   if (code != Z_OK && code != Z_STREAM_END) return Error{path, "a whole file", why};
-  digits.images = SequenceView<float, 64>(pixels.data(), static_cast<Index>(digits.labels.size()))
-                      .copy();
+  digits.images =
+      SequenceView<float, 64>(pixels.data(), static_cast<Index>(digits.labels.size())).copy();
   return digits;
 }
 

@@ -1,8 +1,8 @@
 #pragma once
 /// @file  Files, read at a position and replaced as a whole.
 ///
-/// A file that is saved again must not be lost when the disk is full or the power fails: the new one
-/// is written beside it, flushed to the disk, and then takes its name in one step.
+/// A file that is saved again must not be lost when the disk is full or the power fails: the new
+/// one is written beside it, flushed to the disk, and then takes its name in one step.
 
 #include <cerrno>
 #include <cstdint>
@@ -110,8 +110,8 @@ class InputFile {
   std::uint64_t size_ = 0;
 };
 
-/// Writes beside `path`, in `path`.partial, and renames on `commit`. Without one, the file at `path`
-/// stays what it was.
+/// Writes beside `path`, in `path`.partial, and renames on `commit`. Without one, the file at
+/// `path` stays what it was.
 class OutputFile {
  public:
   static Result<OutputFile> open(const std::string& path) {

@@ -3,7 +3,8 @@
 ///
 ///     8 bytes       length of the header, little-endian
 ///     the header    JSON: {"__metadata__": {"key": "text", ...},
-///                          "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
+///                          "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+///                          ...}
 ///     the data      the arrays, row-major, little-endian, back to back
 ///
 /// https://github.com/huggingface/safetensors. A file comes from outside and is not believed:

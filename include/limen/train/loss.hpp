@@ -19,6 +19,8 @@
 #include <limen/core/error.hpp>
 #include <limen/core/sequence.hpp>
 #include <limen/kernel/math.hpp>
+#include <limen/kernel/reduce.hpp>
+#include <limen/kernel/softmax.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -39,43 +41,6 @@ struct CrossEntropyOptions {
 };
 
 namespace detail {
-
-template <class Real>
-Real row_max(const Real* x, Index n) {
-  using V = simd::Vec<Real>;
-  Real most = -std::numeric_limits<Real>::infinity();
-  Index i = 0;
-  if (n >= simd::lanes<Real>) {
-    V all(most);
-    for (; i + simd::lanes<Real> <= n; i += simd::lanes<Real>) {
-      all = simd::max(all, simd::load<V>(x + i));
-    }
-    most = simd::reduce_max(all);
-  }
-  for (; i < n; ++i) most = x[i] > most ? x[i] : most;
-  return most;
-}
-
-/// Σ f(i, load) over a row; lanes past its end must come out as 0.
-template <class Real, class F>
-Real row_sum(Index n, F f) {
-  simd::Vec<Real> all(Real(0));
-  simd::for_each<Real>(n, [&](Index i, auto load, auto) { all += f(i, load); });
-  return simd::reduce_add(all);
-}
-
-/// p = softmax(x); gives log Σ exp(x).
-template <class Real>
-double softmax_row(const Real* x, Real* p, Index n) {
-  using V = simd::Vec<Real>;
-  const Real most = row_max(x, n);
-  simd::for_each<Real>(
-      n, [&](Index i, auto load, auto store) { store(p + i, math::exp(load(x + i) - V(most))); });
-  const Real sum = row_sum<Real>(n, [&](Index i, auto load) { return load(p + i); });
-  const V scale(1 / sum);
-  simd::transform(p, p, n, [&](auto v) { return v * scale; });
-  return static_cast<double>(most) + std::log(static_cast<double>(sum));
-}
 
 template <class Real>
 void scale_row(Real* x, Index n, double factor) {
@@ -120,7 +85,7 @@ double cross_entropy(MatrixView<const Real> x, std::span<const int> labels, Matr
     loss += softmax_row(x.row(t), d, x.cols) - (1 - s) * static_cast<double>(x(t, label));
     if (s != 0) {
       const Real* row = x.row(t);
-      loss -= spread * static_cast<double>(row_sum<Real>(
+      loss -= spread * static_cast<double>(reduce_row<Real>(
                            x.cols, [&](Index i, auto load) { return load(row + i); }));
       const simd::Vec<Real> less(static_cast<Real>(spread));
       simd::transform(d, d, x.cols, [&](auto v) { return v - less; });
@@ -141,9 +106,9 @@ double kl_divergence(MatrixView<const Real> x, MatrixView<const Real> q, MatrixV
     const Real *a = x.row(t), *b = q.row(t);
     Real* d = dx.row(t);
     const double log_sum = softmax_row(a, d, x.cols);
-    const Real total = row_sum<Real>(x.cols, [&](Index i, auto load) { return load(b + i); });
+    const Real total = reduce_row<Real>(x.cols, [&](Index i, auto load) { return load(b + i); });
     loss += log_sum * static_cast<double>(total);
-    loss += static_cast<double>(row_sum<Real>(x.cols, [&](Index i, auto load) {
+    loss += static_cast<double>(reduce_row<Real>(x.cols, [&](Index i, auto load) {
       const V p = load(b + i), nothing(Real(0));
       return simd::select(p == nothing, nothing, p * (math::log(p) - load(a + i)));
     }));
@@ -185,8 +150,8 @@ double binary_cross_entropy(MatrixView<const Real> x, MatrixView<const Real> tar
       store(dx.row(t) + i, math::softplus(a) - a * q);
     });
     const Real* d = dx.row(t);
-    loss +=
-        static_cast<double>(row_sum<Real>(x.cols, [&](Index i, auto load) { return load(d + i); }));
+    loss += static_cast<double>(
+        reduce_row<Real>(x.cols, [&](Index i, auto load) { return load(d + i); }));
     simd::for_each<Real>(x.cols, [&](Index i, auto load, auto store) {
       const V a = load(x.row(t) + i);
       store(dx.row(t) + i, (math::sigmoid(a) - load(target.row(t) + i)) * by);
