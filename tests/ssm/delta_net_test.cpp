@@ -1,5 +1,6 @@
 #include <limen/ssm/delta_net.hpp>
 
+#include "../goldens/ssm_delta.hpp"
 #include "matrix_state.hpp"
 
 using namespace limen;
@@ -82,4 +83,53 @@ TEST_CASE("DeltaNet needs its own state and width", "[ssm][delta_net]") {
   STATIC_REQUIRE(matrix_state::steps_with<Small, 8, Small::State>);
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 8, DeltaNet<Config{.d_model = 8}>::State>);
+}
+
+TEST_CASE("DeltaNet computes what PyTorch computes", "[ssm][delta_net][golden]") {
+  {
+    using namespace goldens::ssm::delta_0;
+    using L = DeltaNet<Config{.d_model = 3, .n_heads = 1}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {b_proj_weight, d_b_proj_weight},
+                                {q_conv1d_weight, d_q_conv1d_weight},
+                                {k_conv1d_weight, d_k_conv1d_weight},
+                                {v_conv1d_weight, d_v_conv1d_weight},
+                                {o_norm_weight, d_o_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::delta_1;
+    using L = DeltaNet<Config{.d_model = 6, .n_heads = 2, .gate = true}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {b_proj_weight, d_b_proj_weight},
+                                {q_conv1d_weight, d_q_conv1d_weight},
+                                {k_conv1d_weight, d_k_conv1d_weight},
+                                {v_conv1d_weight, d_v_conv1d_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {o_norm_weight, d_o_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::delta_2;
+    using L = DeltaNet<Config{.d_model = 8, .n_heads = 2, .negative = true}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {b_proj_weight, d_b_proj_weight},
+                                {q_conv1d_weight, d_q_conv1d_weight},
+                                {k_conv1d_weight, d_k_conv1d_weight},
+                                {v_conv1d_weight, d_v_conv1d_weight},
+                                {o_norm_weight, d_o_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
 }

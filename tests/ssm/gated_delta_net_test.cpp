@@ -1,5 +1,6 @@
 #include <limen/ssm/gated_delta_net.hpp>
 
+#include "../goldens/ssm_delta.hpp"
 #include "matrix_state.hpp"
 
 using namespace limen;
@@ -102,4 +103,49 @@ TEST_CASE("GatedDeltaNet needs its own state and width", "[ssm][gated_delta_net]
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
   STATIC_REQUIRE_FALSE(
       matrix_state::steps_with<Small, 8, GatedDeltaNet<Config{.d_model = 8}>::State>);
+}
+
+TEST_CASE("GatedDeltaNet computes what transformers computes", "[ssm][gated_delta_net][golden]") {
+  {
+    using namespace goldens::ssm::gated_delta_0;
+    using L = GatedDeltaNet<Config{
+        .d_model = 3, .n_key_heads = 1, .n_value_heads = 1, .key_dim = 2, .value_dim = 3}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{in_proj_qkvz_weight, d_in_proj_qkvz_weight},
+                                {in_proj_ba_weight, d_in_proj_ba_weight},
+                                {conv1d_weight, d_conv1d_weight},
+                                {dt_bias, d_dt_bias},
+                                {A_log, d_A_log},
+                                {norm_weight, d_norm_weight},
+                                {out_proj_weight, d_out_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::gated_delta_1;
+    using L = GatedDeltaNet<Config{
+        .d_model = 4, .n_key_heads = 2, .n_value_heads = 4, .key_dim = 3, .value_dim = 2}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{in_proj_qkvz_weight, d_in_proj_qkvz_weight},
+                                {in_proj_ba_weight, d_in_proj_ba_weight},
+                                {conv1d_weight, d_conv1d_weight},
+                                {dt_bias, d_dt_bias},
+                                {A_log, d_A_log},
+                                {norm_weight, d_norm_weight},
+                                {out_proj_weight, d_out_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::gated_delta_2;
+    using L = GatedDeltaNet<Config{
+        .d_model = 4, .n_key_heads = 1, .n_value_heads = 2, .key_dim = 8, .value_dim = 4}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{in_proj_qkvz_weight, d_in_proj_qkvz_weight},
+                                {in_proj_ba_weight, d_in_proj_ba_weight},
+                                {conv1d_weight, d_conv1d_weight},
+                                {dt_bias, d_dt_bias},
+                                {A_log, d_A_log},
+                                {norm_weight, d_norm_weight},
+                                {out_proj_weight, d_out_proj_weight}},
+                               state, 1e-3);
+  }
 }

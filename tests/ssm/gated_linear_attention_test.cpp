@@ -1,5 +1,6 @@
 #include <limen/ssm/gated_linear_attention.hpp>
 
+#include "../goldens/ssm_linear_attention.hpp"
 #include "matrix_state.hpp"
 
 using namespace limen;
@@ -98,4 +99,56 @@ TEST_CASE("GatedLinearAttention needs its own state and width", "[ssm][gated_lin
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
   STATIC_REQUIRE_FALSE(
       matrix_state::steps_with<Small, 8, GatedLinearAttention<Config{.d_model = 8}>::State>);
+}
+
+TEST_CASE("GatedLinearAttention computes what PyTorch computes",
+          "[ssm][gated_linear_attention][golden]") {
+  {
+    using namespace goldens::ssm::gla_0;
+    using L = GatedLinearAttention<Config{
+        .d_model = 2, .n_heads = 1, .key_dim = 2, .value_dim = 3, .gate_rank = 1}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {gk_0_weight, d_gk_0_weight},
+                                {gk_1_weight, d_gk_1_weight},
+                                {gk_1_bias, d_gk_1_bias},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::gla_1;
+    using L = GatedLinearAttention<Config{
+        .d_model = 4, .n_heads = 2, .key_dim = 6, .value_dim = 4, .gate_rank = 2}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {gk_0_weight, d_gk_0_weight},
+                                {gk_1_weight, d_gk_1_weight},
+                                {gk_1_bias, d_gk_1_bias},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::gla_2;
+    using L = GatedLinearAttention<Config{
+        .d_model = 3, .n_heads = 3, .key_dim = 6, .value_dim = 9, .gate_rank = 2}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {gk_0_weight, d_gk_0_weight},
+                                {gk_1_weight, d_gk_1_weight},
+                                {gk_1_bias, d_gk_1_bias},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
 }

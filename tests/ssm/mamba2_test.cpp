@@ -1,5 +1,6 @@
 #include <limen/ssm/mamba2.hpp>
 
+#include "../goldens/ssm_mamba2.hpp"
 #include "matrix_state.hpp"
 
 using namespace limen;
@@ -83,4 +84,63 @@ TEST_CASE("Mamba2 needs its own state and width", "[ssm][mamba2]") {
   STATIC_REQUIRE(matrix_state::steps_with<Small, 8, Small::State>);
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 8, Mamba2<unit>::State>);
+}
+
+TEST_CASE("Mamba2 computes what transformers computes", "[ssm][mamba2][golden]") {
+  {
+    using namespace goldens::ssm::mamba2_0;
+    using L = Mamba2<Mamba2Config{.d_model = 4, .d_state = 3, .head_dim = 2}>;
+    const std::initializer_list<golden::Parameter> parameters = {
+        {in_proj_weight, d_in_proj_weight},
+        {conv1d_weight, d_conv1d_weight},
+        {conv1d_bias, d_conv1d_bias},
+        {dt_bias, d_dt_bias},
+        {A_log, d_A_log},
+        {D, d_D},
+        {norm_weight, d_norm_weight},
+        {out_proj_weight, d_out_proj_weight}};
+    golden::check_in_double_and_float<L>({x, y, dy, dx}, parameters, 1e-3);
+    matrix_state::ends_in<L::with_scalar<double>>(
+        x, parameters, [](auto& S) -> auto& { return S.ssm; }, state);
+  }
+  {
+    using namespace goldens::ssm::mamba2_1;
+    using L = Mamba2<Mamba2Config{.d_model = 6,
+                                  .d_state = 5,
+                                  .head_dim = 3,
+                                  .n_groups = 2,
+                                  .bias = true,
+                                  .step_low = 0.25,
+                                  .step_high = 1.5}>;
+    const std::initializer_list<golden::Parameter> parameters = {
+        {in_proj_weight, d_in_proj_weight},
+        {in_proj_bias, d_in_proj_bias},
+        {conv1d_weight, d_conv1d_weight},
+        {conv1d_bias, d_conv1d_bias},
+        {dt_bias, d_dt_bias},
+        {A_log, d_A_log},
+        {D, d_D},
+        {norm_weight, d_norm_weight},
+        {out_proj_weight, d_out_proj_weight},
+        {out_proj_bias, d_out_proj_bias}};
+    golden::check_in_double_and_float<L>({x, y, dy, dx}, parameters, 1e-3);
+    matrix_state::ends_in<L::with_scalar<double>>(
+        x, parameters, [](auto& S) -> auto& { return S.ssm; }, state);
+  }
+  {
+    using namespace goldens::ssm::mamba2_2;
+    using L = Mamba2<Mamba2Config{.d_model = 4, .d_state = 16, .head_dim = 8}>;
+    const std::initializer_list<golden::Parameter> parameters = {
+        {in_proj_weight, d_in_proj_weight},
+        {conv1d_weight, d_conv1d_weight},
+        {conv1d_bias, d_conv1d_bias},
+        {dt_bias, d_dt_bias},
+        {A_log, d_A_log},
+        {D, d_D},
+        {norm_weight, d_norm_weight},
+        {out_proj_weight, d_out_proj_weight}};
+    golden::check_in_double_and_float<L>({x, y, dy, dx}, parameters, 1e-3);
+    matrix_state::ends_in<L::with_scalar<double>>(
+        x, parameters, [](auto& S) -> auto& { return S.ssm; }, state);
+  }
 }

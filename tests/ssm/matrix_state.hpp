@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "../goldens/golden.hpp"
 #include "../laws.hpp"
 
 namespace matrix_state {
@@ -45,6 +46,40 @@ Sequence<typename L::Scalar, L::in> noise(Index rows, std::uint64_t seed, double
     x.data()[i] = static_cast<Real>(amplitude * random.normal());
   }
   return x;
+}
+
+/// The state S that a golden run of L leaves behind: state_of(State&) against `expected`.
+template <class L, class F>
+void ends_in(golden::Numbers x, std::initializer_list<golden::Parameter> parameters, F state_of,
+             golden::Numbers expected) {
+  using Real = typename L::Scalar;
+  const auto layer = std::make_unique<L>();
+  auto from = parameters.begin();
+  for_each_tensor(
+      [&](auto& tensor) {
+        for (Index i = 0; i < tensor.size; ++i) {
+          tensor[i] = static_cast<Real>(from->value[static_cast<std::size_t>(i)]);
+        }
+        ++from;
+      },
+      *layer);
+  Sequence<Real, L::in> rows(static_cast<Index>(x.size()) / L::in);
+  for (Index i = 0; i < rows.size(); ++i) {
+    rows.data()[i] = static_cast<Real>(x[static_cast<std::size_t>(i)]);
+  }
+  const auto state = std::make_unique<typename L::State>();
+  layer->forward(rows, *state);
+  const auto& S = state_of(*state);
+  golden::same("state", std::span(S.data(), static_cast<std::size_t>(S.size)), expected, 1e-10);
+}
+
+/// Output, gradients and last state of a layer with a member `s` in its state.
+template <class L>
+void is_golden(const golden::Run& run, std::initializer_list<golden::Parameter> parameters,
+               golden::Numbers state, double rough = 1e-4) {
+  golden::check_in_double_and_float<L>(run, parameters, rough);
+  ends_in<typename L::template with_scalar<double>>(
+      run.x, parameters, [](auto& S) -> auto& { return S.s; }, state);
 }
 
 /// A long sequence, across chunks and segments: whole, cut anywhere, and step by step.

@@ -1,5 +1,6 @@
 #include <limen/ssm/retnet.hpp>
 
+#include "../goldens/ssm_linear_attention.hpp"
 #include "matrix_state.hpp"
 
 using namespace limen;
@@ -109,4 +110,43 @@ TEST_CASE("RetNet needs its own state and width", "[ssm][retnet]") {
   STATIC_REQUIRE_FALSE(matrix_state::steps_with<Small, 7, Small::State>);
   STATIC_REQUIRE_FALSE(
       matrix_state::steps_with<Small, 8, RetNet<Config{.d_model = 8, .n_heads = 4}>::State>);
+}
+
+TEST_CASE("RetNet computes what PyTorch computes", "[ssm][retnet][golden]") {
+  {
+    using namespace goldens::ssm::retnet_0;
+    using L = RetNet<Config{.d_model = 4, .n_heads = 1, .key_dim = 4, .value_dim = 3}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::retnet_1;
+    using L = RetNet<Config{.d_model = 4, .n_heads = 2, .key_dim = 8, .value_dim = 6}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
+  {
+    using namespace goldens::ssm::retnet_2;
+    using L = RetNet<Config{.d_model = 3, .n_heads = 3, .key_dim = 6, .value_dim = 9}>;
+    matrix_state::is_golden<L>({x, y, dy, dx},
+                               {{q_proj_weight, d_q_proj_weight},
+                                {k_proj_weight, d_k_proj_weight},
+                                {v_proj_weight, d_v_proj_weight},
+                                {g_proj_weight, d_g_proj_weight},
+                                {norm_weight, d_norm_weight},
+                                {o_proj_weight, d_o_proj_weight}},
+                               state, 1e-3);
+  }
 }
