@@ -195,6 +195,12 @@ LIMEN_INLINE xsimd::batch<T, A> fnma(const xsimd::batch<T, A>& a, const xsimd::b
   if constexpr (sizeof(a) == 64 && std::is_same_v<T, float>) return _mm512_fnmadd_ps(a, b, c);
   if constexpr (sizeof(a) == 64 && std::is_same_v<T, double>) return _mm512_fnmadd_pd(a, b, c);
 #endif
+#if defined(__FMA__)
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, float>) return _mm256_fnmadd_ps(a, b, c);
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, double>) return _mm256_fnmadd_pd(a, b, c);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, float>) return _mm_fnmadd_ps(a, b, c);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, double>) return _mm_fnmadd_pd(a, b, c);
+#endif
   return simd::fma(-a, b, c);
 }
 
@@ -376,7 +382,9 @@ template <class V>
 LIMEN_INLINE V load(const typename V::value_type* p, Index n) {
   using T = typename V::value_type;
   constexpr Index lanes = static_cast<Index>(V::size);
-  if (n >= lanes) return V::load_unaligned(p);
+  if (n >= lanes) [[likely]] {
+    return V::load_unaligned(p);
+  }
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64 && std::is_same_v<T, float>) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
@@ -394,7 +402,7 @@ template <class T, class A>
 LIMEN_INLINE void store(T* p, const xsimd::batch<T, A>& v, Index n) {
   using V = xsimd::batch<T, A>;
   constexpr Index lanes = static_cast<Index>(V::size);
-  if (n >= lanes) {
+  if (n >= lanes) [[likely]] {
     v.store_unaligned(p);
     return;
   }
@@ -468,6 +476,34 @@ LIMEN_INLINE V remainder(const V& v) {
   }
 #endif
   static_assert(has_scale<V>, "simd::remainder: ask has_scale first");
+  return v;
+}
+
+/// table[i], i the low bits of an integer, for a table of 2 V::size numbers. Where has_scale.
+template <class I, class Real, std::size_t N>
+LIMEN_INLINE auto lookup([[maybe_unused]] const I& index, const Real (&table)[N]) {
+  using V = Vec<Real>;
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+  if constexpr (sizeof(V) == 64 && N == 2 * V::size) {
+    const V low = simd::load<V>(table), high = simd::load<V>(table + V::size);
+    if constexpr (sizeof(Real) == 4) return V(_mm512_permutex2var_ps(low, index, high));
+    if constexpr (sizeof(Real) == 8) return V(_mm512_permutex2var_pd(low, index, high));
+  }
+#endif
+  static_assert(has_scale<V>, "simd::lookup: ask has_scale first");
+  return V(table[0]);
+}
+
+/// v where |v| <= 1, else 1 with its sign; 1 or -1 for NaN. Where has_scale.
+template <class V>
+LIMEN_INLINE V within_one(const V& v) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(LIMEN_SCALAR)
+  if constexpr (sizeof(V) == 64) {
+    if constexpr (sizeof(typename V::value_type) == 4) return V(_mm512_range_ps(v, V(1), 2));
+    if constexpr (sizeof(typename V::value_type) == 8) return V(_mm512_range_pd(v, V(1), 2));
+  }
+#endif
+  static_assert(has_scale<V>, "simd::within_one: ask has_scale first");
   return v;
 }
 
@@ -575,7 +611,11 @@ LIMEN_INLINE void for_each(Index count, F&& f) {
 /// f(v) -> v over an array: out[i] = f(in[i]). `in` may be `out`.
 template <class Real, class F>
 LIMEN_INLINE void transform(const Real* in, Real* out, Index count, F&& f) {
-  for_each<Real>(count, [&](Index i, auto load, auto store) { store(out + i, f(load(in + i))); });
+  // One call of f, for the ragged end too: g++ does not inline a large f that is called twice.
+  for (Index i = 0; i < count; i += lanes<Real>) {
+    const Index n = count - i;
+    simd::store(out + i, f(simd::load<Vec<Real>>(in + i, n)), n);
+  }
 }
 
 }  // namespace simd
