@@ -1,6 +1,7 @@
 #include <limen/compose/repeat.hpp>
 #include <limen/compose/residual.hpp>
 #include <limen/compose/sequential.hpp>
+#include <limen/nn/gru.hpp>
 
 #include "../laws.hpp"
 #include "layers.hpp"
@@ -11,7 +12,8 @@ using namespace parts;
 TEMPLATE_TEST_CASE("Repeat keeps the laws of layers", "[compose][repeat][laws]",
                    (Repeat<1, Map<3, 3>>), (Repeat<3, Sequential<Map<17, 17>, Bend<17>>>),
                    (Repeat<2, Residual<Sequential<Norm<5>, Filter<5>>>>),
-                   (Repeat<2, Repeat<2, Filter<3>>>)) {
+                   (Repeat<2, Repeat<2, Filter<3>>>),
+                   (Repeat<2, Residual<Gru<GruConfig{.d_in = 3, .d_hidden = 3}>>>)) {
   laws::hold_for_composed<TestType>();
 }
 

@@ -5,7 +5,7 @@
 ///   Parallel<Join::product, A, B, C>    y = A(x) ⊙ B(x) ⊙ C(x)
 ///   Parallel<Join::concat, A, B, C>     y = [A(x), B(x), C(x)]        [T x (a + b + c)]
 
-#include <algorithm>
+#include <array>
 
 #include <limen/compose/parts.hpp>
 #include <limen/compose/rules.hpp>
@@ -40,7 +40,7 @@ constexpr bool fit_side_by_side() {
 template <class... Layers>
 struct ParallelCache {
   Pack<cache_of<Layers>...> parts;
-  Pack<Sequence<typename Layers::Scalar, Layers::out>...> y;  ///< of each layer, for Product
+  Pack<Sequence<typename Layers::Scalar, Layers::out>...> y;  ///< of each layer, for a product
 };
 
 }  // namespace detail
@@ -53,7 +53,7 @@ struct Parallel {
   static constexpr bool product = how == Join::product;
   static constexpr bool concat = how == Join::concat;
 
-  static constexpr Index widths[] = {Layers::out...};
+  static constexpr std::array<Index, count> widths{Layers::out...};
   static constexpr Index in = detail::last({Layers::in...});
   static constexpr Index out = concat ? (Layers::out + ...) : widths[0];
   using Scalar = typename detail::FirstOf<Layers...>::type::Scalar;

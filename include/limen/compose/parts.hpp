@@ -4,7 +4,6 @@
 
 #include <array>
 #include <initializer_list>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -105,18 +104,14 @@ class TapScope final : public TapListener {
     return batch;
   }
 
-  void at(std::string_view name, MatrixView<float> rows) override { pass_on(name, rows); }
-  void at(std::string_view name, MatrixView<double> rows) override { pass_on(name, rows); }
-
- private:
-  template <class Real>
-  void pass_on(std::string_view name, MatrixView<Real> rows) {
-    std::string path(name_);
-    path += '.';
-    path += name;
-    outer_->at(path, rows);
+  void at(std::string_view name, MatrixView<float> rows) override {
+    outer_->at(dotted(name_, name), rows);
+  }
+  void at(std::string_view name, MatrixView<double> rows) override {
+    outer_->at(dotted(name_, name), rows);
   }
 
+ private:
   std::string_view name_;
   Context inner_;
   TapListener* outer_ = nullptr;

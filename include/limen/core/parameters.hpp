@@ -27,6 +27,16 @@ namespace limen::inline LIMEN_ABI {
 template <class L>
 concept Parametrized = requires(L& layer) { L::visit([](std::string_view, auto&...) {}, layer); };
 
+namespace detail {
+/// "outer.inner". Out of line: each layer of a model would have a copy of it.
+LIMEN_NOINLINE inline std::string dotted(std::string_view outer, std::string_view inner) {
+  std::string name;
+  name.reserve(outer.size() + 1 + inner.size());
+  name.append(outer).push_back('.');
+  return name.append(inner);
+}
+}  // namespace detail
+
 /// Calls f(name, tensor...) for each parameter, depth first; nested names are joined with dots.
 template <class F, class First, class... Rest>
   requires(std::same_as<std::remove_const_t<First>, std::remove_const_t<Rest>> && ...)
@@ -38,11 +48,9 @@ void for_each_parameter(F&& f, First& first, Rest&... rest) {
         if constexpr (is_tensor<Member>) {
           f(std::string(name), member, members...);
         } else if constexpr (!is_absent<Member>) {
-          for_each_parameter(
-              [&](const std::string& inner, auto&... tensors) {
-                f(std::string(name) + '.' + inner, tensors...);
-              },
-              member, members...);
+          for_each_parameter([&](const std::string& inner,
+                                 auto&... tensors) { f(detail::dotted(name, inner), tensors...); },
+                             member, members...);
         }
       },
       first, rest...);
