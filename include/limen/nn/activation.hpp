@@ -49,8 +49,16 @@ struct Activate {
     const FlushDenormals guard;
     Vector<Real, D> y;
     if constexpr (D <= tiny_width) {
-      tiny_transform<D>(x.data(), y.data(),
-                        [](const auto& v) { return activate<C.activation>(v); });
+      tiny_transform<D>(x.data(), y.data(), [](const auto& v) __attribute__((always_inline)) {
+        using V = std::remove_cvref_t<decltype(v)>;
+        if constexpr (C.activation == Activation::tanh && is_prepared<S>) {
+          // Exact to an epsilon of 1, not of itself: a quarter of a small network's time.
+          constexpr Real fold = -2 * math::detail::log2_e<Real>;
+          return simd::fma(V(Real(2)), math::gate2(v * V(fold)), V(Real(-1)));
+        } else {
+          return activate<C.activation>(v);
+        }
+      });
     } else {
       activate(C.activation, x.data(), y.data(), D);
     }
@@ -75,6 +83,7 @@ struct Activate {
                              Activate&) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, D> dx(dy.rows());
     for (Index t = 0; t < dy.rows(); ++t) {
