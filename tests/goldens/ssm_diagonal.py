@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """ssm_diagonal.py: what transformers and PyTorch compute for the diagonal layers of limen/ssm.
 
-    python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp,
-                                               ssm_gam.hpp
+    python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp
 
 Needs `pip install transformers`. All in float64, forward, backward and last states. What is drawn is
 a multiple of 1/64: float and double start from the same numbers.
@@ -19,6 +18,7 @@ from transformers.models.recurrent_gemma import modeling_recurrent_gemma as gemm
 
 torch.set_default_dtype(torch.float64)
 torch.Tensor.float = torch.Tensor.double  # transformers would round A, D and gates to float32
+gemma.RecurrentGemmaRglru._rnn_scan.__defaults__ = (torch.float64,)
 
 
 def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -114,7 +114,54 @@ def griffin() -> None:
         case(f"griffin_{k}", x, y, p)
 
 
-for make in (mamba, griffin):
+def discretized(rule: str, dt, a):
+    if rule == "bilinear":
+        return (1 + dt * a / 2) / (1 - dt * a / 2), dt / (1 - dt * a / 2)
+    return torch.exp(dt * a), (torch.exp(dt * a) - 1) / a
+
+
+def linear() -> None:
+    for k, (t, e, n, rule) in enumerate(
+        [(3, 1, 2, "zoh"), (9, 3, 6, "bilinear"), (19, 18, 4, "zoh")]
+    ):
+        u = draw(t, e)
+        p = {
+            "log_dt": draw(e, scale=0.5),
+            "C": draw(e, n // 2, 2),
+            "log_A_real": draw(e, n // 2, scale=0.5),
+            "A_imag": draw(e, n // 2),
+            "D": draw(e),
+        }
+        rate = torch.complex(-torch.exp(p["log_A_real"]), p["A_imag"])
+        a, gain = discretized(rule, torch.exp(p["log_dt"])[:, None], rate)
+        powers = a[:, :, None] ** torch.arange(t)
+        kernel = 2 * torch.einsum("en,enl->el", torch.view_as_complex(p["C"]) * gain, powers).real
+        y = F.conv1d(F.pad(u.T[None], (t - 1, 0)), kernel.flip(-1)[:, None], groups=e)[0].T
+        case(f"s4d_{k}", u, y + p["D"] * u, p)
+    for k, (t, e, states, rule) in enumerate(
+        [(3, 1, 1, "bilinear"), (9, 3, 5, "zoh"), (17, 5, 18, "zoh")]
+    ):
+        u = draw(t, e)
+        p = {
+            "Lambda_re": draw(states, scale=0.3).detach().abs().neg().sub(1 / 64).requires_grad_(),
+            "Lambda_im": draw(states),
+            "B": draw(states, e, 2),
+            "C": draw(e, states, 2),
+            "log_step": draw(states, 1, scale=0.5),
+            "D": draw(e),
+        }
+        rate = torch.complex(p["Lambda_re"], p["Lambda_im"])
+        a, gain = discretized(rule, torch.exp(p["log_step"][:, 0]), rate)
+        b, c = torch.view_as_complex(p["B"]), torch.view_as_complex(p["C"])
+        h = torch.zeros(states, dtype=torch.complex128)
+        rows = []
+        for i in range(t):
+            h = a * h + gain * (b @ u[i].to(torch.complex128))
+            rows.append(2 * (c @ h).real + p["D"] * u[i])
+        case(f"s5_{k}", u, torch.stack(rows), p)
+
+
+for make in (mamba, griffin, linear):
     torch.manual_seed(20)
     lines = [
         "#pragma once",

@@ -97,6 +97,10 @@ struct Mamba {
     return check_finite("A_log", A_log);
   }
 
+  static constexpr Index macs(Index rows) {
+    return rows * (3 * D * E + E * P + R * E + W * E + E * (3 * N + 2));
+  }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = MambaState<Real, E, N, W>;
 
@@ -167,7 +171,8 @@ struct Mamba {
                              Mamba& gradient) const
     requires(!is_prepared<S>)
   {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.h.rows())) return {};
+    if (!fits_cache(batch.count(), cache.chunks.size(), "sequences of the batch")) return {};
     const FlushDenormals guard;
     const Index T = dy.rows();
     add_linear_weight_gradient<Real, D, E>(dy, cache.y, gradient.out_proj.weight);

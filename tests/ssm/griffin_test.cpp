@@ -1,0 +1,102 @@
+#include <limen/ssm/griffin.hpp>
+
+#include <cmath>
+
+#include "../goldens/golden.hpp"
+#include "../goldens/ssm_griffin.hpp"
+#include "../laws.hpp"
+
+using namespace limen;
+
+TEMPLATE_TEST_CASE_SIG("RgLru keeps the laws of layers", "[ssm][rg_lru][laws]",
+                       ((RgLruConfig C), C), (RgLruConfig{.d = 1}),
+                       (RgLruConfig{.d = 6, .heads = 3}), (RgLruConfig{.d = 17}),
+                       (RgLruConfig{.d = 32, .heads = 2})) {
+  laws::hold_in_double_and_float<RgLru<C>>();
+}
+
+TEMPLATE_TEST_CASE_SIG("Griffin keeps the laws of layers", "[ssm][griffin][laws]",
+                       ((GriffinConfig C), C), (GriffinConfig{.d_model = 1}),
+                       (GriffinConfig{.d_model = 3, .d_rnn = 10, .heads = 2, .d_conv = 2}),
+                       (GriffinConfig{.d_model = 17})) {
+  laws::hold_in_double_and_float<Griffin<C>>();
+}
+
+TEST_CASE("The first token of a stream is taken as it is, the second is half remembered",
+          "[ssm][rg_lru]") {
+  RgLru<RgLruConfig{.d = 1}, double> layer;  // gates of 0: r = i = 1/2
+  layer.recurrent_param[0] = std::log(std::expm1(std::log(2.0) / 4));
+  const auto s = forward(layer, Sequence<double, 1>{{1}, {1}});
+  REQUIRE(s(0, 0) == Approx(0.5));
+  REQUIRE(s(1, 0) == Approx(0.6830127).epsilon(1e-7));
+}
+
+TEST_CASE("Extreme gates of RgLru leave finite numbers and slopes", "[ssm][rg_lru]") {
+  for (const float rate : {-200.0f, -20.0f, 0.0f, 50.0f, 1e4f}) {
+    for (const float gate : {-1e4f, -100.0f, 0.0f, 100.0f, 1e4f}) {
+      RgLru<RgLruConfig{.d = 1}> layer, gradient;
+      layer.recurrent_param[0] = rate;
+      layer.recurrent_gate_bias[0] = gate;
+      layer.input_gate_bias[0] = -gate;
+      decltype(layer)::Cache cache;
+      const Sequence<float, 1> x{{1}, {-2}, {3}};
+      const auto s = forward(layer, Sequence<float, 1>(x), cache);
+      const auto dx = backward(layer, x, cache, gradient);
+      INFO("rate " << rate << ", gate " << gate);
+      for (Index t = 0; t < 3; ++t) {
+        REQUIRE(std::isfinite(s(t, 0)));
+        REQUIRE(std::isfinite(dx(t, 0)));
+      }
+      for_each_tensor([](const auto& g) { REQUIRE(std::isfinite(g[0])); }, gradient);
+    }
+  }
+}
+
+// The numbers: tests/goldens/ssm_diagonal.py, griffin(): transformers'
+// RecurrentGemmaRecurrentBlock.
+TEST_CASE("Griffin computes what transformers does", "[ssm][griffin][golden]"){
+#define LIMEN_CASE(k, config)                                                  \
+  {                                                                            \
+    namespace g = goldens::ssm::griffin_##k;                                   \
+    constexpr GriffinConfig c = config;                                        \
+    golden::check_in_double_and_float<Griffin<c>>(                             \
+        {g::x, g::y, g::dy, g::dx},                                            \
+        {{g::linear_y_weight, g::d_linear_y_weight},                           \
+         {g::linear_y_bias, g::d_linear_y_bias},                               \
+         {g::linear_x_weight, g::d_linear_x_weight},                           \
+         {g::linear_x_bias, g::d_linear_x_bias},                               \
+         {g::linear_out_weight, g::d_linear_out_weight},                       \
+         {g::linear_out_bias, g::d_linear_out_bias},                           \
+         {g::conv_1d_weight, g::d_conv_1d_weight},                             \
+         {g::conv_1d_bias, g::d_conv_1d_bias},                                 \
+         {g::rg_lru_recurrent_param, g::d_rg_lru_recurrent_param},             \
+         {g::rg_lru_input_gate_weight, g::d_rg_lru_input_gate_weight},         \
+         {g::rg_lru_input_gate_bias, g::d_rg_lru_input_gate_bias},             \
+         {g::rg_lru_recurrent_gate_weight, g::d_rg_lru_recurrent_gate_weight}, \
+         {g::rg_lru_recurrent_gate_bias, g::d_rg_lru_recurrent_gate_bias}},    \
+        2e-5);                                                                 \
+  }
+    LIMEN_CASE(0, (GriffinConfig{.d_model = 1, .d_conv = 2}))
+        LIMEN_CASE(1, (GriffinConfig{.d_model = 3, .d_rnn = 4, .heads = 2}))
+            LIMEN_CASE(2, (GriffinConfig{.d_model = 5, .d_rnn = 18, .heads = 3}))
+#undef LIMEN_CASE
+}
+
+TEST_CASE("Griffin names its parameters as RecurrentGemma does", "[ssm][griffin]") {
+  const Griffin<GriffinConfig{.d_model = 4, .heads = 2}> layer;
+  std::string names;
+  for_each_parameter([&](const std::string& name, auto&) { names += name + ' '; }, layer);
+  REQUIRE(names ==
+          "linear_y.weight linear_y.bias linear_x.weight linear_x.bias linear_out.weight "
+          "linear_out.bias conv_1d.weight conv_1d.bias rg_lru.recurrent_param "
+          "rg_lru.input_gate_weight rg_lru.input_gate_bias rg_lru.recurrent_gate_weight "
+          "rg_lru.recurrent_gate_bias ");
+}
+
+TEST_CASE("Griffin steps, trains, and prepares to step", "[ssm][griffin]") {
+  using Layer = Griffin<GriffinConfig{.d_model = 4}>;
+  STATIC_REQUIRE(limen::Layer<Layer>);
+  STATIC_REQUIRE(Streaming<prepared_form<Layer>>);
+  STATIC_REQUIRE_FALSE(Trainable<prepared_form<Layer>>);
+  STATIC_REQUIRE(std::is_same_v<Layer::State, prepared_form<Layer>::State>);
+}
