@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """ssm_diagonal.py: what transformers and PyTorch compute for the diagonal layers of limen/ssm.
 
-    python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp
+    python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp,
+                                               ssm_gam.hpp
 
 Needs `pip install transformers`. All in float64, forward, backward and last states. What is drawn is
 a multiple of 1/64: float and double start from the same numbers.
@@ -161,7 +162,42 @@ def linear() -> None:
         case(f"s5_{k}", u, torch.stack(rows), p)
 
 
-for make in (mamba, griffin, linear):
+def gam() -> None:
+    for k, (t, d, slots, width) in enumerate([(3, 1, 1, 2), (7, 3, 4, 3), (6, 17, 5, 3)]):
+        u = draw(t, d)
+        p = {
+            "conv_weight": draw(d, 1, width),
+            "conv_bias": draw(d),
+            "memory_bank": draw(slots, d, scale=0.5),
+            "gate_weight": draw(2 * d, d, scale=0.5),
+            "gate_bias": draw(2 * d),
+        }
+        padded = F.pad(u.T[None], (width - 1, 0))
+        local = F.conv1d(padded, p["conv_weight"], p["conv_bias"], groups=d)[0].T
+        bank = torch.softmax(u @ p["memory_bank"].T, dim=-1) @ p["memory_bank"]
+        a, b = F.linear(u, p["gate_weight"], p["gate_bias"]).chunk(2, dim=-1)
+        case(f"gam_{k}", u, torch.sigmoid(a) * local + torch.sigmoid(b) * bank, p)
+    t, d = 9, 5
+    x = draw(t, d)
+    p = {
+        "norm_weight": draw(d),
+        "norm_bias": draw(d),
+        "mixer_weight": draw(d, 1, 3),
+        "mixer_bias": draw(d),
+        "gate": draw(2, 2 * d),
+    }
+
+    def mixer(rows):
+        padded = F.pad(rows.T[None], (2, 0))
+        return F.silu(F.conv1d(padded, p["mixer_weight"], p["mixer_bias"], groups=d)[0].T)
+
+    n = F.layer_norm(x, (d,), p["norm_weight"], p["norm_bias"], eps=1e-6)
+    paths = [mixer(n), mixer(n.flip(0)).flip(0)]
+    a = torch.softmax(p["gate"] @ torch.cat([f.mean(0) for f in paths]), dim=0)
+    case("paths", x, x + a[0] * paths[0] + a[1] * paths[1], p)
+
+
+for make in (mamba, griffin, linear, gam):
     torch.manual_seed(20)
     lines = [
         "#pragma once",

@@ -89,25 +89,4 @@ void rg_lru_backward(const RgLruRows<Real>& in, std::type_identity_t<MatrixView<
   }
 }
 
-/// y_b = x_b w_b for blocks of columns, w [blocks][w][w] with one row per input: one row of x, and
-/// nothing is packed or allocated.
-template <class Real>
-void block_diagonal_row(const Real* x, const Real* w, const Real* bias, Index blocks, Index width,
-                        Real* y) noexcept {
-  using V = simd::Vec<Real>;
-  for (Index b = 0; b < blocks; ++b, x += width, w += width * width, bias += width, y += width) {
-    simd::for_each<Real>(width, [&](Index c, auto load, auto store) {
-      V sum[4] = {load(bias + c), V(Real(0)), V(Real(0)), V(Real(0))};
-      Index i = 0;
-      for (; i + 4 <= width; i += 4) {
-        LIMEN_UNROLL for (Index k = 0; k < 4; ++k) {
-          sum[k] = simd::fma(V(x[i + k]), load(w + (i + k) * width + c), sum[k]);
-        }
-      }
-      for (; i < width; ++i) sum[0] = simd::fma(V(x[i]), load(w + i * width + c), sum[0]);
-      store(y + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    });
-  }
-}
-
 }  // namespace limen::inline LIMEN_ABI

@@ -17,6 +17,7 @@
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/kernel/rg_lru.hpp>
+#include <limen/kernel/row_product.hpp>
 #include <limen/nn/weight.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -90,10 +91,13 @@ struct RgLru {
   Vector<Real, E> step(VectorView<Real, E> x, State& state) const noexcept {
     const FlushDenormals guard;
     Vector<Real, 2 * E> p;
-    block_diagonal_row(x.data(), recurrent_gate_weight.data(), recurrent_gate_bias.data(), H, B,
-                       p.data());
-    block_diagonal_row(x.data(), input_gate_weight.data(), input_gate_bias.data(), H, B,
-                       p.data() + E);
+    for (Index h = 0; h < H; ++h) {
+      const Real* x_h = x.data() + h * B;
+      row_product<Real>(x_h, block(recurrent_gate_weight, h), recurrent_gate_bias.data() + h * B,
+                        p.data() + h * B);
+      row_product<Real>(x_h, block(input_gate_weight, h), input_gate_bias.data() + h * B,
+                        p.data() + E + h * B);
+    }
     const auto rate = rates();
     const unsigned char starts = state.started[0] == Real(0) ? 1 : 0;
     state.started[0] = 1;

@@ -1,0 +1,52 @@
+#include <limen/ssm/gated_associative_memory.hpp>
+
+#include "../goldens/golden.hpp"
+#include "../goldens/ssm_gam.hpp"
+#include "../laws.hpp"
+
+using namespace limen;
+
+TEMPLATE_TEST_CASE_SIG("GatedAssociativeMemory keeps the laws of layers", "[ssm][gam][laws]",
+                       ((GatedAssociativeMemoryConfig C), C),
+                       (GatedAssociativeMemoryConfig{.d_model = 1, .slots = 1}),
+                       (GatedAssociativeMemoryConfig{.d_model = 3, .slots = 5, .d_conv = 2}),
+                       (GatedAssociativeMemoryConfig{.d_model = 17, .slots = 18})) {
+  laws::hold_in_double_and_float<GatedAssociativeMemory<C>>();
+}
+
+TEST_CASE("A bank of one memory gives half of it to every token", "[ssm][gam]") {
+  GatedAssociativeMemory<GatedAssociativeMemoryConfig{.d_model = 2, .slots = 1}, double> layer;
+  layer.memory_bank[0] = 3;
+  layer.memory_bank[1] = -4;
+  const auto y = forward(layer, Sequence<double, 2>{{1, 2}, {-5, 7}});
+  for (Index t = 0; t < 2; ++t) {
+    REQUIRE(y(t, 0) == 1.5);
+    REQUIRE(y(t, 1) == -2);
+  }
+}
+
+// The numbers: tests/goldens/ssm_diagonal.py, gam().
+TEST_CASE("GatedAssociativeMemory computes what PyTorch does", "[ssm][gam][golden]"){
+#define LIMEN_CASE(k, D, M, W)                                                       \
+  {                                                                                  \
+    namespace g = goldens::ssm::gam_##k;                                             \
+    constexpr GatedAssociativeMemoryConfig c{.d_model = D, .slots = M, .d_conv = W}; \
+    golden::check_in_double_and_float<GatedAssociativeMemory<c>>(                    \
+        {g::x, g::y, g::dy, g::dx},                                                  \
+        {{g::conv_weight, g::d_conv_weight},                                         \
+         {g::conv_bias, g::d_conv_bias},                                             \
+         {g::memory_bank, g::d_memory_bank},                                         \
+         {g::gate_weight, g::d_gate_weight},                                         \
+         {g::gate_bias, g::d_gate_bias}},                                            \
+        5e-5);                                                                       \
+  }
+    LIMEN_CASE(0, 1, 1, 2) LIMEN_CASE(1, 3, 4, 3) LIMEN_CASE(2, 17, 5, 3)
+#undef LIMEN_CASE
+}
+
+TEST_CASE("GatedAssociativeMemory steps, trains, and prepares to step", "[ssm][gam]") {
+  using Layer = GatedAssociativeMemory<GatedAssociativeMemoryConfig{.d_model = 3, .slots = 4}>;
+  STATIC_REQUIRE(limen::Layer<Layer>);
+  STATIC_REQUIRE(Streaming<prepared_form<Layer>>);
+  STATIC_REQUIRE_FALSE(Trainable<prepared_form<Layer>>);
+}
