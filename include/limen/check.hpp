@@ -35,6 +35,7 @@ struct Options {
   bool training_is_inference = true;  ///< false for layers that measure the batch while training
   bool rows_are_independent = true;   ///< false likewise: a sequence sees others of its batch
   bool state_has_slope = true;        ///< false where the state holds more than real numbers
+  bool causal = true;  ///< false for layers that see the future: they cannot be cut
   bool nan_stays = true;              ///< check that NaN poisons its own sequence only
   int most_slopes = 400;              ///< elements of one tensor whose slope is measured
   std::size_t (*allocations)() = nullptr;  ///< how often the program asked for memory, if you count
@@ -110,7 +111,7 @@ class Laws {
 
   Report run() {
     for (const Index rows : {Index{0}, Index{1}, Index{2}, options_.rows}) {
-      cutting_changes_nothing(rows);
+      if (options_.causal) cutting_changes_nothing(rows);
       if constexpr (Streaming<L>) stepping_is_forward(rows);
       if constexpr (Streaming<L>) the_past_does_not_see_the_future(rows);
       if constexpr (Trainable<L>) training_is_inference(rows);
