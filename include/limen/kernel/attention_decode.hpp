@@ -2,24 +2,31 @@
 /// @file  Attention of a few queries against a long cache: keys and values are read once, as they
 /// lie, in float or bfloat16.
 ///
-/// The query heads that share a key head go together. Keys are cut into chunks, which threads
-/// share; the parts of a softmax are then put together in the order of the chunks:
+/// The query heads that share a key head go together. Keys are cut into chunks; the parts of a
+/// softmax are put together in the order of the chunks, whoever worked them out:
 ///
 ///   L = log Σ_c e^{L_c},   y = Σ_c e^{L_c - L} y_c
+///
+///   attention_step      one thread, little room
+///   attention_decode    the same bits; threads share the chunks
+
+#include <cstring>
 
 #include <limen/core/bfloat16.hpp>
 #include <limen/kernel/attention.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
-/// A cache of keys and values of one sequence: head h, key j at keys[h head + j row].
+/// A stretch of a cache of one sequence: head h, key j at keys[h key_head + j key_row]. A ring is
+/// two stretches.
 template <class Stored>
 struct CacheView {
   const Stored* keys;
   const Stored* values;
-  Index size;                  ///< Tk
+  Index size;                  ///< keys
   Index key_row, value_row;    ///< numbers from one key to the next
   Index key_head, value_head;  ///< numbers from one head to the next
+  Index first = 0;             ///< position of the first key
 };
 
 namespace detail {
@@ -35,27 +42,21 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
                                Real* s, Index s_row) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
-  constexpr Index ahead = 16;  // keys
   constexpr int K = lanes >= 4 ? 4 : 1;
   const auto some = [&](Index j, auto keys) __attribute__((always_inline)) {
     constexpr int count = decltype(keys)::value;
-    V sum[R][count];
-    LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-      LIMEN_UNROLL for (int i = 0; i < count; ++i) sum[r][i] = V(Real(0));
-    }
+    V sum[R * count];
+    LIMEN_UNROLL for (int i = 0; i < R * count; ++i) sum[i] = V(Real(0));
     const auto advance = [&](Index c, auto load) __attribute__((always_inline)) {
       V left[R];
       LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = load(q + r * d + c);
       LIMEN_UNROLL for (int i = 0; i < count; ++i) {
-        const V right = load(k + (j + i) * k_row + c);
-        LIMEN_UNROLL for (int r = 0; r < R; ++r) sum[r][i] = simd::fma(left[r], right, sum[r][i]);
+        const V right = simd::in_register(load(k + (j + i) * k_row + c));
+        LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+          sum[r * count + i] = simd::fma(left[r], right, sum[r * count + i]);
+        }
       }
     };
-    LIMEN_UNROLL for (int i = 0; i < count; ++i) {
-      for (Index c = 0; c < d; c += 64 / static_cast<Index>(sizeof(Stored))) {
-        simd::prefetch(k + (j + i + ahead) * k_row + c);
-      }
-    }
     Index c = 0;
     for (; c + lanes <= d; c += lanes) {
       advance(c, [](const auto* p) __attribute__((always_inline)) { return simd::load<V>(p); });
@@ -65,12 +66,20 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
       advance(c, [rest](const auto* p)
                      __attribute__((always_inline)) { return simd::load<V>(p, rest); });
     }
-    LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-      if constexpr (count == 4) {
-        simd::store(s + r * s_row + j, simd::reduce_add_each<4>(sum[r]), 4);
-      } else {
-        LIMEN_UNROLL for (int i = 0; i < count; ++i) {
-          s[r * s_row + j + i] = simd::reduce_add(sum[r][i]);
+    if constexpr (R * count == 16 && lanes == 16) {
+      alignas(64) Real each[16];
+      simd::store(each, simd::reduce_add_each<16>(sum));
+      LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+        std::memcpy(s + r * s_row + j, each + r * count, sizeof(Real) * count);
+      }
+    } else {
+      LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+        if constexpr (count == 4) {
+          simd::store(s + r * s_row + j, simd::reduce_add_each<4>(sum + r * count), 4);
+        } else {
+          LIMEN_UNROLL for (int i = 0; i < count; ++i) {
+            s[r * s_row + j + i] = simd::reduce_add(sum[r * count + i]);
+          }
         }
       }
     }
@@ -85,35 +94,30 @@ template <int R, class Real, class Stored>
 LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Index v_row, Index n,
                                Real* y, Index y_row, Index dv) noexcept {
   using V = simd::Vec<Real>;
-  constexpr Index lanes = simd::lanes<Real>, ahead = 16;
+  constexpr Index lanes = simd::lanes<Real>;
   constexpr int C = 4;  // vectors of a row at once
-  const auto columns = [&](Index c, auto count, auto load,
-                           auto store) __attribute__((always_inline)) {
-    constexpr int vectors = decltype(count)::value;
-    V sum[R][vectors];
-    LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-      LIMEN_UNROLL for (int i = 0; i < vectors; ++i) sum[r][i] =
-          load(y + r * y_row + c + i * lanes);
-    }
-    for (Index j = 0; j < n; ++j) {
-      const Stored* row = v + j * v_row + c;
-      LIMEN_UNROLL for (int i = 0;
-                        i < vectors * static_cast<int>(sizeof(Stored)) * static_cast<int>(lanes);
-                        i += 64) {
-        simd::prefetch(row + ahead * v_row + i / static_cast<int>(sizeof(Stored)));
-      }
-      LIMEN_UNROLL for (int i = 0; i < vectors; ++i) {
-        const V right = load(row + i * lanes);
-        LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-          sum[r][i] = simd::fma(V(p[r * p_row + j]), right, sum[r][i]);
-        }
-      }
-    }
-    LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-      LIMEN_UNROLL for (int i = 0; i < vectors; ++i)
-          store(y + r * y_row + c + i * lanes, sum[r][i]);
-    }
-  };
+  const auto columns = [&](Index c, auto count, auto load, auto store)
+                           __attribute__((always_inline)) {
+                             constexpr int vectors = decltype(count)::value;
+                             V sum[R][vectors];
+                             LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i) sum[r][i] =
+                                   load(y + r * y_row + c + i * lanes);
+                             }
+                             for (Index j = 0; j < n; ++j) {
+                               const Stored* row = v + j * v_row + c;
+                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i) {
+                                 const V right = simd::in_register(load(row + i * lanes));
+                                 LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+                                   sum[r][i] = simd::fma(V(p[r * p_row + j]), right, sum[r][i]);
+                                 }
+                               }
+                             }
+                             LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i)
+                                   store(y + r * y_row + c + i * lanes, sum[r][i]);
+                             }
+                           };
   const auto load = [](const auto* x) __attribute__((always_inline)) { return simd::load<V>(x); };
   const auto store = [](Real* x, const V& value)
                          __attribute__((always_inline)) { simd::store(x, value); };
@@ -141,19 +145,39 @@ void with_rows(Index n, F&& f) {
   f.template operator()<1>();
 }
 
-/// Keys j0 .. j1 of one key head for all rows: row r is query r / group of the group's head
-/// r % group.
+/// The rows of a key head, and what they have gathered: row r is query r / group of the group's
+/// head r % group.
+template <class Real>
+struct GatheredRows {
+  Index count, wide;       ///< rows, and numbers from one row of y to the next
+  Real* y;                 ///< [count][wide]
+  Running<Real>* running;  ///< [count]
+
+  static constexpr Index room(Index rows, Index dv) { return rows * (rounded_up(dv, 16) + 16); }
+  static GatheredRows at(Real* room, Index rows, Index dv) {
+    static_assert(sizeof(Running<Real>) <= 16 * sizeof(Real));
+    const Index wide = rounded_up(dv, 16);
+    return {rows, wide, room, reinterpret_cast<Running<Real>*>(room + rows * wide)};
+  }
+  void clear() const {
+    std::fill(y, y + count * wide, Real(0));
+    std::fill(running, running + count, Running<Real>{});
+  }
+};
+
+/// Keys at positions j0 .. j1 of one key head, for all rows.
 template <class Real, class Stored>
 void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
                   const CacheView<Stored>& cache, Index head, Index j0, Index j1, const Real* q,
-                  Real* s, Running<Real>* running, Real* y, Index y_row) noexcept {
-  const Index group = rule.query_heads / rule.key_heads, rows = group * c.q.rows;
+                  const GatheredRows<Real>& to) noexcept {
+  const Index group = rule.query_heads / rule.key_heads;
   const Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
-  const Stored* const k = cache.keys + head * cache.key_head;
-  const Stored* const v = cache.values + head * cache.value_head;
+  const Stored* const k = cache.keys + head * cache.key_head - cache.first * cache.key_row;
+  const Stored* const v = cache.values + head * cache.value_head - cache.first * cache.value_row;
+  alignas(64) Real s[decode_rows * decode_chunk];
   const bool as_it_is = plain(rule, c);
-  for (Index r = 0; r < rows; r += decode_rows) {
-    const Index n = std::min(decode_rows, rows - r);
+  for (Index r = 0; r < to.count; r += decode_rows) {
+    const Index n = std::min(decode_rows, to.count - r);
     KeyRange all{j1, j0}, range[decode_rows];
     for (Index i = 0; i < n; ++i) {
       range[i] = visible(rule, c, (r + i) / group);
@@ -180,11 +204,11 @@ void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
       }
       std::fill(row, row + begin, minus_infinity<Real>);
       std::fill(row + end, row + padded, minus_infinity<Real>);
-      running[r + i].add(row, padded);  // what was gathered before is nothing
+      to.running[r + i].add(row, padded);  // what was gathered before is nothing
     }
     with_rows(n, [&]<int R>() {
       few_values<R>(s, decode_chunk, v + all.begin * cache.value_row, cache.value_row, count,
-                    y + r * y_row, y_row, dv);
+                    to.y + r * to.wide, to.wide, dv);
     });
   }
 }
@@ -202,72 +226,147 @@ void merge(Running<Real>& to, Real* y, const Running<Real>& from, const Real* pa
   to = {most, to.sum * a + from.sum * b};
 }
 
+/// One call on its way: its queries scaled and sorted by key head, its keys in chunks.
+template <class Real, class Stored>
+struct Decoding {
+  const AttentionRule<Real>& rule;
+  AttentionCall<Real> c;
+  std::span<const CacheView<Stored>> parts;
+  Index group = rule.query_heads / rule.key_heads, rows = group * c.q.rows;
+  Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
+
+  Decoding(const AttentionRule<Real>& r, const AttentionCall<Real>& call,
+           std::span<const CacheView<Stored>> stretches)
+      : rule(r), c(call), parts(stretches) {
+    Index end = 0;
+    for (const auto& part : parts) end = std::max(end, part.first + part.size);
+    c.k.rows = c.v.rows = end;
+  }
+
+  /// rows x d numbers to q
+  void take_queries(Index h, Real* q) const {
+    const Real scale = scale_of(rule, d) * math::detail::log2_e<Real>;
+    for (Index r = 0; r < rows; ++r) {
+      copy_scaled(c.q.row(r / group) + (h * group + r % group) * d, q + r * d, d, scale);
+    }
+  }
+
+  Index chunks() const {
+    Index count = 0;
+    for (const auto& part : parts) count += (part.size + decode_chunk - 1) / decode_chunk;
+    return count;
+  }
+
+  /// Chunk `n` of key head h.
+  void attend(Index h, Index n, const Real* q, const GatheredRows<Real>& to) const {
+    to.clear();
+    for (const auto& part : parts) {
+      const Index count = (part.size + decode_chunk - 1) / decode_chunk;
+      if (n < count) {
+        const Index j0 = n * decode_chunk, j1 = std::min(part.size, j0 + decode_chunk);
+        return attend_chunk(rule, c, part, h, part.first + j0, part.first + j1, q, to);
+      }
+      n -= count;
+    }
+  }
+
+  /// The rows of key head h start from nothing but the sink.
+  void start(Index h, Running<Real>* all) const {
+    for (Index r = 0; r < rows; ++r) {
+      all[r] = at_start(rule, h * group + r % group);
+      Real* const y = c.y.row(r / group) + (h * group + r % group) * dv;
+      std::fill(y, y + dv, Real(0));
+    }
+  }
+  void take_in(Index h, const GatheredRows<Real>& from, Running<Real>* all) const {
+    for (Index r = 0; r < rows; ++r) {
+      merge(all[r], c.y.row(r / group) + (h * group + r % group) * dv, from.running[r],
+            from.y + r * from.wide, dv);
+    }
+  }
+  void finish(Index h, const Running<Real>* all) const {
+    for (Index r = 0; r < rows; ++r) {
+      const Index head = h * group + r % group, i = r / group;
+      scale_row(c.y.row(i) + head * dv, dv, all[r].sum > 0 ? 1 / all[r].sum : Real(0));
+      if (c.lse != nullptr) c.lse[i * rule.query_heads + head] = all[r].lse();
+    }
+  }
+};
+
 }  // namespace detail
 
-/// How much room attention_decode needs, in numbers.
+/// How much room attention_step needs, in numbers.
 template <class Real>
-constexpr Index attention_decode_room(Index queries, Index query_heads, Index key_heads, Index keys,
-                                      Index d, Index dv) {
-  const Index chunks = (keys + detail::decode_chunk - 1) / detail::decode_chunk;
-  const Index rows = queries * query_heads / key_heads, wide = detail::rounded_up(dv, 16);
-  return key_heads * (rows * detail::rounded_up(d, 16) +
-                      chunks * (rows * (wide + 16) + detail::decode_rows * detail::decode_chunk));
+constexpr Index attention_step_room(Index queries, Index query_heads, Index key_heads, Index d,
+                                    Index dv) {
+  const Index rows = queries * query_heads / key_heads;
+  return rows * (detail::rounded_up(d, 16) + 16) + detail::GatheredRows<Real>::room(rows, dv);
 }
 
 /// Attention of a few queries (a token, or a handful of guesses) by keys and values as they lie in
-/// `cache`; of the call, k and v say only how many keys there are. `room` is for scratch, see
-/// attention_decode_room. Allocates nothing.
+/// the stretches of a cache, on this thread. Of the call, k and v are not looked at; its `offset`
+/// is the position of the first query, where there is more than one stretch. `room` is for scratch,
+/// aligned to a vector. Allocates nothing.
 template <class Real, class Stored>
-void attention_decode(const AttentionRule<Real>& rule, AttentionCall<Real> c,
-                      const CacheView<Stored>& cache, Real* room) noexcept {
+void attention_step(const AttentionRule<Real>& rule, const AttentionCall<Real>& call,
+                    std::span<const CacheView<Stored>> cache, Real* room) noexcept {
   using namespace detail;
-  const Index group = rule.query_heads / rule.key_heads, rows = group * c.q.rows;
-  const Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
-  c.k.rows = c.v.rows = cache.size;
-  const Index chunks = std::max(Index{1}, parts(cache.size, decode_chunk));
-  const Index wide = rounded_up(dv, Index{16}), per_chunk = rows * (wide + 16);
-  const Index q_size = rows * rounded_up(d, Index{16});
-  Real* const queries = room;
-  Real* const gathered = queries + rule.key_heads * q_size;
-  Real* const scores = gathered + rule.key_heads * chunks * per_chunk;
-  const Real scale = scale_of(rule, d) * math::detail::log2_e<Real>;
+  const Decoding<Real, Stored> work(rule, call, cache);
+  const auto part = GatheredRows<Real>::at(room, work.rows, work.dv);
+  Real* const q = room + GatheredRows<Real>::room(work.rows, work.dv);
+  auto* const all = reinterpret_cast<Running<Real>*>(q + work.rows * rounded_up(work.d, 16));
   for (Index h = 0; h < rule.key_heads; ++h) {
-    for (Index r = 0; r < rows; ++r) {
-      copy_scaled(c.q.row(r / group) + (h * group + r % group) * d, queries + h * q_size + r * d, d,
-                  scale);
+    work.take_queries(h, q);
+    work.start(h, all);
+    for (Index n = 0, chunks = work.chunks(); n < chunks; ++n) {
+      work.attend(h, n, q, part);
+      work.take_in(h, part, all);
     }
+    work.finish(h, all);
   }
-  const double ns = 0.04 * static_cast<double>(cache.size * rule.key_heads * (d + dv)) *
-                    static_cast<double>(sizeof(Stored)) / 4 * static_cast<double>(1 + rows / 8);
-  static_assert(sizeof(Running<Real>) <= 16 * sizeof(Real));
-  const auto part_of = [&](Index h, Index chunk) {
-    return gathered + (h * chunks + chunk) * per_chunk;
+}
+
+/// How much room attention_decode needs, in numbers, for `keys` in at most `stretches`.
+template <class Real>
+constexpr Index attention_decode_room(Index queries, Index query_heads, Index key_heads, Index keys,
+                                      Index d, Index dv, Index stretches = 1) {
+  const Index chunks = keys / detail::decode_chunk + stretches;
+  const Index rows = queries * query_heads / key_heads;
+  return key_heads * (rows * (detail::rounded_up(d, 16) + 16) +
+                      chunks * detail::GatheredRows<Real>::room(rows, dv));
+}
+
+/// The same bits, worked out by as many threads as are allowed.
+template <class Real, class Stored>
+void attention_decode(const AttentionRule<Real>& rule, const AttentionCall<Real>& call,
+                      std::span<const CacheView<Stored>> cache, Real* room) noexcept {
+  using namespace detail;
+  const Decoding<Real, Stored> work(rule, call, cache);
+  const Index chunks = work.chunks(), q_size = work.rows * rounded_up(work.d, 16);
+  const Index part_size = GatheredRows<Real>::room(work.rows, work.dv);
+  Real* const queries = room + rule.key_heads * chunks * part_size;
+  for (Index h = 0; h < rule.key_heads; ++h) work.take_queries(h, queries + h * q_size);
+  const auto part = [&](Index h, Index n) {
+    return GatheredRows<Real>::at(room + (h * chunks + n) * part_size, work.rows, work.dv);
   };
-  parallel_for(rule.key_heads * chunks, ns, [&](Index task) {
-    const Index h = task / chunks, chunk = task % chunks;
-    Real* const y = part_of(h, chunk);
-    auto* const running = reinterpret_cast<Running<Real>*>(y + rows * wide);
-    std::fill(y, y + rows * wide, Real(0));
-    std::fill(running, running + rows, Running<Real>{});
-    attend_chunk(rule, c, cache, h, chunk * decode_chunk,
-                 std::min(cache.size, (chunk + 1) * decode_chunk), queries + h * q_size,
-                 scores + task * decode_rows * decode_chunk, running, y, wide);
+  const double ns = 0.04 * static_cast<double>(work.c.k.rows * rule.key_heads) *
+                    static_cast<double>(work.d + work.dv) * static_cast<double>(sizeof(Stored)) /
+                    4 * static_cast<double>(1 + work.rows / 8);
+  parallel_for(rule.key_heads * chunks, ns, [&](Index i) {
+    work.attend(i / chunks, i % chunks, queries + i / chunks * q_size,
+                part(i / chunks, i % chunks));
   });
+  auto* const all = reinterpret_cast<Running<Real>*>(queries + rule.key_heads * q_size);
   for (Index h = 0; h < rule.key_heads; ++h) {
-    for (Index r = 0; r < rows; ++r) {
-      const Index head = h * group + r % group, i = r / group;
-      Real* const y = c.y.row(i) + head * dv;
-      std::fill(y, y + dv, Real(0));
-      Running<Real> all = at_start(rule, head);
-      for (Index chunk = 0; chunk < chunks; ++chunk) {
-        const Real* const part = part_of(h, chunk);
-        merge(all, y, reinterpret_cast<const Running<Real>*>(part + rows * wide)[r],
-              part + r * wide, dv);
-      }
-      scale_row(y, dv, all.sum > 0 ? 1 / all.sum : Real(0));
-      if (c.lse != nullptr) c.lse[i * rule.query_heads + head] = all.lse();
-    }
+    work.start(h, all);
+    for (Index n = 0; n < chunks; ++n) work.take_in(h, part(h, n), all);
+    work.finish(h, all);
   }
+}
+template <class Real, class Stored>
+void attention_decode(const AttentionRule<Real>& rule, const AttentionCall<Real>& call,
+                      const CacheView<Stored>& cache, Real* room) noexcept {
+  attention_decode(rule, call, std::span<const CacheView<Stored>>(&cache, 1), room);
 }
 
 }  // namespace limen::inline LIMEN_ABI
