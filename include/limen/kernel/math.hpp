@@ -11,7 +11,7 @@
 ///   exp2                   3               2          1.7e-38 (b)
 ///   log, log1p             1, 3            1, 3
 ///   sigmoid, gate2         5               4, 5       1.7e-38
-///   silu                   6               5          4e-37: 0 below v = -88
+///   silu                   6               5          6e-37: 0 below v = -88
 ///   softplus, log_sigmoid  4               4          1.7e-38
 ///   tanh                   4               4
 ///   erf                    3               3
@@ -23,7 +23,7 @@
 ///   silu'                  3e-7 absolute   6e-16      they cross 0
 ///   gelu', gelu_tanh'      4e-7 absolute   1e-15
 ///
-/// (a) 2 with AVX-512; elsewhere it grows with |v|, to 3.7e-7 of the value at |v| = 88.
+/// (a) 2 with AVX-512; elsewhere it grows with |v|, to 3.91e-7 of the value at |v| = 88.
 /// (b) Without AVX-512 results below 2^-125.5 (2^-1021.5) are 0; with it they are as the mode says.
 /// (c) |v| up to 2^20 (2^30) here, lanes beyond it by std::sin and std::cos.
 
