@@ -135,6 +135,7 @@ struct Conv2d {
                               Conv2d& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     auto dx = Sequence<Real, in>::zeros(dy.rows());
     Buffer<Real> w(O * K), dw(O * K), windows(most_rows * K);

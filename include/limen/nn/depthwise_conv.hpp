@@ -142,7 +142,9 @@ struct DepthwiseConv {
                              DepthwiseConv& gradient) const
     requires(!is_prepared<S>)
   {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.x.rows())) return {};
+    const Index kept = cache.before.size() / past_size;
+    if (kept > 0 && !fits_cache(batch.count(), kept, "sequences of the batch")) return {};
     const FlushDenormals guard;
     Sequence<Real, D> dx(dy.rows()), dz;
     Buffer<Real> w(W * D), dw(W * D), d_last(batch.carries() ? past_size : 0);

@@ -97,6 +97,7 @@ struct GatedLinear {
                              GatedLinear& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     const auto& [x, z, u] = cache;
     auto h = linear_input_gradient(dy, down);  // dh, then h

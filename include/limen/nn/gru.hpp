@@ -140,7 +140,7 @@ struct Gru {
   ///   dW_i = dᵀ x,  db_i = Σ_t d,  dW_h = dpᵀ h_{t-1},  db_h = Σ_t dp
   Sequence<Real, I> backward(SequenceView<Real, H> dy, Batch<State> batch, const Cache& cache,
                              Gru& gradient) const {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, 3 * H> d(dy.rows());
     Sequence<Real, H> dq(dy.rows());

@@ -81,6 +81,7 @@ struct Linear {
                               Linear& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     add_linear_weight_gradient<Real, out, in>(dy, cache.x, gradient.weight);
     if constexpr (C.bias) add_bias_gradient<Real, out>(dy, gradient.bias);

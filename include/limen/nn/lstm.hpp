@@ -131,7 +131,7 @@ struct Lstm {
   ///   dh_{t-1} = d W_h,  dx = d W_i,  dW_i = dᵀ x,  dW_h = dᵀ h_{t-1},  db_i = db_h = Σ_t d
   Sequence<Real, I> backward(SequenceView<Real, H> dy, Batch<State> batch, const Cache& cache,
                              Lstm& gradient) const {
-    if (!batch.fits(dy.rows())) return {};
+    if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, 4 * H> d(dy.rows());
     const auto w = Panels<Real>::pack_transposed(weight_hh.matrix());

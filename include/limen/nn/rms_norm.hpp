@@ -87,6 +87,7 @@ struct RmsNorm {
                              RmsNorm& gradient) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, D> dx(dy.rows());
     rms_norm_backward(dy.matrix(), cache.x.matrix(), weight.data(), offset, cache.r.data(),
