@@ -33,6 +33,7 @@ found() {
     catch2) has_header catch2/catch.hpp || has_header catch2/catch_session.hpp ;;
     clang-16 | clang-19) has_command "clang++-${1#clang-}" ;;
     libomp-19-dev) [ -e /usr/lib/llvm-19/lib/libomp.so ] ;;
+    libclang-rt-19-dev) [ -e /usr/lib/llvm-19/lib/clang/19/lib/linux ] ;;
     python3-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
     pkg-config) has_command pkg-config ;;
     *) has_command "$1" ;;

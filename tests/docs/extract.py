@@ -1,37 +1,42 @@
 #!/usr/bin/env python3
 """extract.py PAGE.md OUT.cpp: makes one program of the C++ blocks of a page.
 
-A block with `int main` is the whole program. Otherwise each block that begins with #include, template,
-struct or constexpr at the left edge and defines things stands at namespace scope if it says so in its
-fence (```cpp file); all others are statements and become the body of main, each in a scope of its own,
-with a generator named `random` at hand. #line keeps the line numbers of the page in messages.
+A block with `int main()` is a program of its own and becomes a function; so is, with a generator named
+`random` at hand, every block of statements. A block fenced as ```cpp file stands at namespace scope,
+for all that follow. What includes what is collected at the top. #line keeps the line numbers of the page
+in messages.
 """
 
 import re
 import sys
 
-PRELUDE = "#include <limen/check.hpp>\n#include <limen/limen.hpp>\n\nusing namespace limen;\n"
+PRELUDE = "#include <limen/check.hpp>\n#include <limen/limen.hpp>\n"
 
 
 def main() -> int:
     page, out = sys.argv[1:]
     with open(page, encoding="utf-8") as file:
         text = file.read()
-    whole, outside, inside = None, [], []
+    includes, parts, calls = [], [], []
     for block in re.finditer(r"^```cpp( file)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         line = text.count("\n", 0, block.start(2)) + 1
-        code = f'#line {line} "{page}"\n{block[2]}'
-        if "int main" in block[2]:
-            whole = whole or code
-        elif block[1]:
-            outside.append(code)
+        number = len(parts)
+        includes += re.findall(r"^#include .*\n", block[2], re.MULTILINE)
+        body = re.sub(r"^#include .*$", "", block[2], flags=re.MULTILINE)
+        body = f'#line {line} "{page}"\n{body}'
+        if block[1]:
+            parts.append(body)
+            continue
+        if "int main()" in body:
+            body = body.replace("int main()", "int run()").rstrip()
+            body = re.sub(r"\}$", "return 0;\n}\n", body)
         else:
-            inside.append("{\n" + code + "}\n")
-    program = whole or (
-        PRELUDE + "".join(outside) + "\nint main() {\nRandom random(1);\n" + "".join(inside) + "}\n"
-    )
+            body = f"using namespace limen;\nint run() {{\nRandom random(1);\n{body}return 0;\n}}\n"
+        parts.append(f"namespace block_{number} {{\n{body}}}\n")
+        calls.append(f"block_{number}::run()")
     with open(out, "w", encoding="utf-8") as file:
-        file.write(program)
+        file.write(PRELUDE + "".join(includes) + "using namespace limen;\n" + "".join(parts))
+        file.write("int main() { return " + " + ".join(calls or ["0"]) + "; }\n")
     return 0
 
 
