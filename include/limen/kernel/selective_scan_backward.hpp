@@ -27,6 +27,10 @@ namespace detail {
 /// Backward keeps decays and states of a chunk, and has more to hold in registers.
 inline constexpr int scan_back_tile = scan_tile / 2;
 
+/// Vectors of channels whose rows are loaded and stored together: whole stretches of a row, which
+/// come from memory faster than single lines of many rows.
+inline constexpr Index scan_back_strip = 4;
+
 /// A chunk of one vector of channels on the way back, [scan_chunk][lanes] each.
 template <class Real>
 struct ScanBack {
@@ -37,8 +41,14 @@ struct ScanBack {
   alignas(64) Real slope[size];                     ///< of softplus
   alignas(64) Real s[size];                         ///< Σ_n λ B
   alignas(64) Real q[size];                         ///< Σ_n q A log2 e
-  alignas(64) Real h[scan_back_tile * size];        ///< h_{t-1}
-  alignas(64) Real w[scan_back_tile * size];        ///< exp(δ A)
+};
+
+/// What a tile of states leaves for its way back, [scan_chunk][tile][lanes].
+template <class Real>
+struct ScanKept {
+  static constexpr Index size = scan_back_tile * scan_chunk * simd::lanes<Real>;
+  alignas(64) Real h[size];  ///< h_{t-1}
+  alignas(64) Real w[size];  ///< exp(δ A)
 };
 
 /// With λ_t = C_t dy_t + w_{t+1} λ_{t+1} and q_t = w_t λ_t h_{t-1}, for `Tile` states of a vector
@@ -47,8 +57,8 @@ struct ScanBack {
 template <class Real, int Tile>
 LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, const Real* last, Real* lambda,
                                      Real* da, const Real* b, Index b_row, const Real* c,
-                                     Index c_row, ScanBack<Real>& at, Real* sums,
-                                     Index N) noexcept {
+                                     Index c_row, ScanBack<Real>& at, const ScanKept<Real>& kept,
+                                     Real* sums, Index N) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   V l[Tile], d[Tile];
@@ -64,7 +74,7 @@ LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, const Real* last
     const V delta = simd::load<V>(at.delta + t * lanes);
     V s = simd::load<V>(at.s + t * lanes), q_sum = simd::load<V>(at.q + t * lanes);
     Real* const row = sums + t * 2 * N * lanes;
-    const Real *h = at.h + t * Tile * lanes, *w = at.w + t * Tile * lanes;
+    const Real *h = kept.h + t * Tile * lanes, *w = kept.w + t * Tile * lanes;
     LIMEN_UNROLL for (int n = 0; n < Tile; ++n) {
       Real *to_b = row + n * lanes, *to_c = to_b + N * lanes;
       l[n] = simd::fma(dy, V(c_t[n]), l[n]);
@@ -101,75 +111,86 @@ void sum_lanes(const Real* from, Index count, Real* to) noexcept {
   for (; i < count; ++i) to[i] = simd::reduce_add(simd::load<V>(from + i * lanes));
 }
 
-/// Rows t0..t0 + count of one vector of channels from e on; `state` is the one before them.
+/// Rows t0..t0 + count of channels e0..e1, a strip at most; `state` is the one before them.
 template <class Real>
 void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, Index t0,
-                     Index count, Index e, const Real* state, Real* lambda, Real* sums,
-                     ScanBack<Real>& at, const SelectiveScanGradient<Real>& g) noexcept {
+                     Index count, Index e0, Index e1, const Real* state, Real* lambda, Real* sums,
+                     ScanBack<Real>* strip, ScanKept<Real>& kept,
+                     const SelectiveScanGradient<Real>& g) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
-  const Index N = s.N, n = s.x.cols - e,
-              at_state = e / scan_block * N * scan_block + e % scan_block;
+  const Index N = s.N, E = s.x.cols;
   const bool gated = s.z.data != nullptr;
-  const V skip = simd::load<V>(s.d + e, n), zero(Real(0)), one(Real(1));
-  V d_skip = zero;
+  const V zero(Real(0)), one(Real(1));
   const Decay<V> exp2;
   for (Index t = 0; t < count; ++t) {
     const Index to = t * lanes;
-    const V x = simd::load<V>(s.x.row(t0 + t) + e, n);
-    const V raw = simd::load<V>(s.delta.row(t0 + t) + e, n);
-    const V u = exp2(simd::abs(raw) * V(-math::detail::log2_e<Real>));
-    const V delta = simd::max(zero, raw) + math::detail::log1p_unit(u);
-    simd::store(at.slope + to, simd::select(raw < zero, u, one) * math::reciprocal(one + u));
-    V dy = simd::load<V>(dout.row(t0 + t) + e, n);
-    if (gated) {
-      const V z = simd::load<V>(s.z.row(t0 + t) + e, n);
-      const V v = exp2(simd::abs(z) * V(-math::detail::log2_e<Real>));
-      const V open = simd::select(z < zero, v, one) * math::reciprocal(one + v);
-      simd::store(at.dz + to, dy * (open * simd::fma(z, one - open, one)));
-      dy = dy * (z * open);
+    ScanBack<Real>* at = strip;
+    for (Index e = e0; e < e1; e += lanes, ++at) {
+      const Index n = E - e;
+      const V x = simd::load<V>(s.x.row(t0 + t) + e, n);
+      const V raw = simd::load<V>(s.delta.row(t0 + t) + e, n);
+      const V u = exp2(simd::abs(raw) * V(-math::detail::log2_e<Real>));
+      const V delta = simd::max(zero, raw) + math::detail::log1p_unit(u);
+      simd::store(at->slope + to, simd::select(raw < zero, u, one) * math::reciprocal(one + u));
+      V dy = simd::load<V>(dout.row(t0 + t) + e, n);
+      if (gated) {
+        const V z = simd::load<V>(s.z.row(t0 + t) + e, n);
+        const V v = exp2(simd::abs(z) * V(-math::detail::log2_e<Real>));
+        const V open = simd::select(z < zero, v, one) * math::reciprocal(one + v);
+        simd::store(at->dz + to, dy * (open * simd::fma(z, one - open, one)));
+        dy = dy * (z * open);
+      }
+      simd::store(g.d + e, simd::fma(dy, x, simd::load<V>(g.d + e, n)), n);
+      simd::store(at->delta + to, delta);
+      simd::store(at->dx + to, delta * x);
+      simd::store(at->y + to, simd::load<V>(s.d + e, n) * x);
+      simd::store(at->dy + to, dy);
+      simd::store(at->s + to, zero);
+      simd::store(at->q + to, zero);
     }
-    d_skip = simd::fma(dy, x, d_skip);
-    simd::store(at.delta + to, delta);
-    simd::store(at.dx + to, delta * x);
-    simd::store(at.y + to, skip * x);
-    simd::store(at.dy + to, dy);
-    simd::store(at.s + to, zero);
-    simd::store(at.q + to, zero);
   }
-  simd::store(g.d + e, simd::load<V>(g.d + e, n) + d_skip, n);
 
-  const Index next = e + lanes;
   const MatrixView<const Real> z = gated ? s.z : s.x, dz = gated ? g.z : g.x;
-  const ScanAhead<Real, 7> ahead{
-      {s.x.row(t0) + next, s.delta.row(t0) + next, z.row(t0) + next, dout.row(t0) + next,
-       g.x.row(t0) + next, g.delta.row(t0) + next, dz.row(t0) + next},
-      {s.x.stride, s.delta.stride, z.stride, dout.stride, g.x.stride, g.delta.stride, dz.stride}};
-  for_each_tile<scan_back_tile>(N, [&](Index i, auto Tile) {
-    alignas(64) Real last[Tile * scan_block];
-    const Real* a = s.a + at_state + i * scan_block;
-    for (int k = 0; k < Tile; ++k) {
-      simd::store(last + k * scan_block, simd::load<V>(state + at_state + (i + k) * scan_block));
-    }
-    const Real *b = s.b.row(t0) + i, *c = s.c.row(t0) + i;
-    scan_states<Real, Tile, false, true>(count, a, i, last, b, s.b.stride, c, s.c.stride, at.delta,
-                                         at.dx, at.y, i == 0 ? &ahead : nullptr, at.h, at.w);
-    scan_states_back<Real, Tile>(count, a, last, lambda + at_state + i * scan_block,
-                                 g.a + at_state + i * scan_block, b, s.b.stride, c, s.c.stride, at,
-                                 sums + i * lanes, N);
-  });
+  ScanBack<Real>* at = strip;
+  for (Index e = e0; e < e1; e += lanes, ++at) {
+    const Index at_state = e / scan_block * N * scan_block + e % scan_block;
+    const Index next = e + scan_back_strip * lanes;
+    const ScanAhead<Real, 7> ahead{
+        {s.x.row(t0) + next, s.delta.row(t0) + next, z.row(t0) + next, dout.row(t0) + next,
+         g.x.row(t0) + next, g.delta.row(t0) + next, dz.row(t0) + next},
+        {s.x.stride, s.delta.stride, z.stride, dout.stride, g.x.stride, g.delta.stride, dz.stride}};
+    for_each_tile<scan_back_tile>(N, [&](Index i, auto Tile) {
+      alignas(64) Real last[Tile * scan_block];
+      const Real* a = s.a + at_state + i * scan_block;
+      for (int k = 0; k < Tile; ++k) {
+        simd::store(last + k * scan_block, simd::load<V>(state + at_state + (i + k) * scan_block));
+      }
+      const Real *b = s.b.row(t0) + i, *c = s.c.row(t0) + i;
+      scan_states<Real, Tile, false, true>(count, a, i, last, b, s.b.stride, c, s.c.stride,
+                                           at->delta, at->dx, at->y, i == 0 ? &ahead : nullptr,
+                                           kept.h, kept.w);
+      scan_states_back<Real, Tile>(count, a, last, lambda + at_state + i * scan_block,
+                                   g.a + at_state + i * scan_block, b, s.b.stride, c, s.c.stride,
+                                   *at, kept, sums + i * lanes, N);
+    });
+  }
 
   constexpr Real ln2 = Real(0.6931471805599453094L);
   for (Index t = 0; t < count; ++t) {
     const Index from = t * lanes;
-    const V sum = simd::load<V>(at.s + from), x = simd::load<V>(s.x.row(t0 + t) + e, n);
-    const V d_delta = simd::fma(x, sum, simd::load<V>(at.q + from) * V(ln2));
-    simd::store(g.delta.row(t0 + t) + e, d_delta * simd::load<V>(at.slope + from), n);
-    const V dx = simd::fma(skip, simd::load<V>(at.dy + from), simd::load<V>(at.delta + from) * sum);
-    simd::store(g.x.row(t0 + t) + e, dx, n);
-    if (gated) {
-      const V y = simd::load<V>(at.y + from);
-      simd::store(g.z.row(t0 + t) + e, y * simd::load<V>(at.dz + from), n);
+    at = strip;
+    for (Index e = e0; e < e1; e += lanes, ++at) {
+      const Index n = E - e;
+      const V sum = simd::load<V>(at->s + from), x = simd::load<V>(s.x.row(t0 + t) + e, n);
+      const V d_delta = simd::fma(x, sum, simd::load<V>(at->q + from) * V(ln2));
+      simd::store(g.delta.row(t0 + t) + e, d_delta * simd::load<V>(at->slope + from), n);
+      const V skipped = simd::load<V>(s.d + e, n) * simd::load<V>(at->dy + from);
+      simd::store(g.x.row(t0 + t) + e, simd::fma(simd::load<V>(at->delta + from), sum, skipped), n);
+      if (gated) {
+        const V y = simd::load<V>(at->y + from);
+        simd::store(g.z.row(t0 + t) + e, y * simd::load<V>(at->dz + from), n);
+      }
     }
   }
 }
@@ -197,7 +218,8 @@ void selective_scan_backward(const SelectiveScan<Real>& s,
   parallel_for(threads, work_ns, [&](Index thread) {
     const Index g0 = groups * thread / threads, g1 = groups * (thread + 1) / threads;
     Real* const sums = all_sums.data() + thread * sums_size;
-    detail::ScanBack<Real> at;
+    detail::ScanBack<Real> strip[detail::scan_back_strip];
+    detail::ScanKept<Real> kept;
     for (Index i = 0; i < count; ++i) {
       const ScanSequence<Real, const Real> q = sequence(i);
       Real* lambda = q.state;
@@ -214,8 +236,10 @@ void selective_scan_backward(const SelectiveScan<Real>& s,
           const Index p0 = blocks * group / groups, p1 = blocks * (group + 1) / groups;
           const Index e1 = p1 * scan_block < E ? p1 * scan_block : E;
           std::memset(sums, 0, static_cast<std::size_t>(rows * 2 * N * lanes) * sizeof(Real));
-          for (Index e = p0 * scan_block; e < e1; e += lanes) {
-            detail::scan_chunk_back(s, dout, t0, rows, e, q.kept + k * size, lambda, sums, at, g);
+          constexpr Index width = detail::scan_back_strip * lanes;
+          for (Index e = p0 * scan_block; e < e1; e += width) {
+            detail::scan_chunk_back(s, dout, t0, rows, e, e + width < e1 ? e + width : e1,
+                                    q.kept + k * size, lambda, sums, strip, kept, g);
           }
           detail::sum_lanes(sums, rows * 2 * N, parts.data() + (group * T + t0) * 2 * N);
         }
