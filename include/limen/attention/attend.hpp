@@ -52,9 +52,7 @@ struct SequenceRows {
   Index row, rows, key, keys;
   std::int64_t seen;  ///< position of the first row
 
-  Index first_keys(Index first) const {
-    return static_cast<Index>(std::min<std::int64_t>(first, seen + rows));
-  }
+  Index first_keys(Index first) const { return std::min(first, keys); }
 };
 
 /// y <- both parts, L <- of both. Rows of H heads, d wide.

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""attention.py: what PyTorch and transformers compute for limen/attention, in float64.
+
+    python tests/goldens/attention.py        writes attention_layers.hpp
+
+Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
+scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
+angles), the same in float64 is put in its place; the frequencies of scaled rotations are its own.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama import modeling_llama
+from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.qwen3_next import modeling_qwen3_next
+
+torch.set_default_dtype(torch.float64)
+torch.manual_seed(30)
+lines = [
+    "#pragma once",
+    f"// Made by attention.py with PyTorch {torch.__version__.split('+')[0]} and transformers "
+    f"{transformers.__version__}.",
+    "// clang-format off",
+    "\nnamespace goldens::attention {",
+]
+
+
+def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
+    return (torch.round(torch.randn(*shape) * scale * 64) / 64).requires_grad_()
+
+
+def write(arrays: dict) -> None:
+    for key, value in arrays.items():
+        text = ",".join(f"{v:.13g}" for v in value.detach().reshape(-1).tolist())
+        lines.append(f"inline constexpr double {key}[] = {{{text}}};")
+
+
+def case(name: str, x, y, parameters: dict) -> None:
+    dy = draw(*y.shape).detach()
+    dx, *gradients = torch.autograd.grad(y, [x, *parameters.values()], dy, retain_graph=True)
+    lines.append(f"\nnamespace {name} {{")
+    write({"x": x, "y": y, "dy": dy, "dx": dx, **parameters})
+    write({"d_" + key: gradient for key, gradient in zip(parameters, gradients, strict=True)})
+    lines.append(f"}}  // namespace {name}")
+
+
+def angles(rows: int, width: int, base: float):
+    """cos and sin as transformers hands them to its layers, halves side by side."""
+    f = base ** (-torch.arange(0, width, 2) / width)
+    a = torch.outer(torch.arange(rows, dtype=torch.float64), f)
+    a = torch.cat([a, a], -1)[None]
+    return a.cos(), a.sin()
+
+
+class RmsNorm(torch.nn.Module):
+    def __init__(self, d: int, eps: float, offset: float):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(d))
+        self.eps, self.offset = eps, offset
+
+    def forward(self, x):
+        return F.rms_norm(x, x.shape[-1:], self.offset + self.weight, self.eps)
+
+
+def fill(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(draw(*p.shape, scale=0.5))
+
+
+def window_mask(rows: int, window: int) -> torch.Tensor:
+    i, j = torch.arange(rows)[:, None], torch.arange(rows)[None]
+    return (j <= i) & (j > i - window)
+
+
+def of(module, *names: str) -> dict:
+    return {n.replace("_proj.", "_").replace("_norm.", "_norm_"): module.get_parameter(n)
+            for n in names}  # fmt: skip
+
+
+WEIGHTS = ["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"]
+
+
+def llama() -> None:
+    for rows, d_model, heads, kv, d in [(1, 4, 1, 1, 4), (7, 12, 4, 2, 6), (9, 9, 3, 1, 16)]:
+        config = modeling_llama.LlamaConfig(
+            hidden_size=d_model,
+            num_attention_heads=heads,
+            num_key_value_heads=kv,
+            head_dim=d,
+            attention_bias=rows == 9,
+        )
+        config._attn_implementation = "sdpa"
+        layer = modeling_llama.LlamaAttention(config, 0)
+        fill(layer)
+        x = draw(1, rows, d_model)
+        mask = window_mask(rows, rows)[None, None]
+        y = layer(x, position_embeddings=angles(rows, d, 1e4), attention_mask=mask)[0]
+        names = WEIGHTS
+        if rows == 9:
+            names = [n for w in WEIGHTS for n in (w, w.replace("weight", "bias"))]
+        case(f"llama_{rows}", x, y, of(layer, *names))
+
+
+def qwen3() -> None:
+    for rows, d_model, heads, kv, d, window in [(6, 6, 2, 1, 8, 6), (8, 5, 4, 4, 2, 3)]:
+        config = modeling_qwen3.Qwen3Config(
+            hidden_size=d_model, num_attention_heads=heads, num_key_value_heads=kv, head_dim=d
+        )
+        config._attn_implementation = "sdpa"
+        layer = modeling_qwen3.Qwen3Attention(config, 0)
+        layer.q_norm, layer.k_norm = RmsNorm(d, 1e-6, 0), RmsNorm(d, 1e-6, 0)
+        fill(layer)
+        x = draw(1, rows, d_model)
+        mask = window_mask(rows, window)[None, None]
+        y = layer(x, position_embeddings=angles(rows, d, 1e4), attention_mask=mask)[0]
+        case(f"qwen3_{rows}", x, y, of(layer, *WEIGHTS, "q_norm.weight", "k_norm.weight"))
+
+
+def qwen3_next() -> None:
+    for rows, d_model, heads, kv, d in [(5, 6, 2, 2, 4), (7, 9, 4, 2, 8), (3, 3, 3, 1, 20)]:
+        config = modeling_qwen3_next.Qwen3NextConfig(
+            hidden_size=d_model, num_attention_heads=heads, num_key_value_heads=kv, head_dim=d
+        )
+        config._attn_implementation = "sdpa"
+        layer = modeling_qwen3_next.Qwen3NextAttention(config, 0)
+        layer.q_norm, layer.k_norm = RmsNorm(d, 1e-6, 1), RmsNorm(d, 1e-6, 1)
+        fill(layer)
+        x = draw(1, rows, d_model)
+        mask = window_mask(rows, rows)[None, None]
+        y = layer(x, position_embeddings=angles(rows, d // 2, 1e7), attention_mask=mask)[0]
+        case(f"qwen3_next_{rows}", x, y, of(layer, *WEIGHTS, "q_norm.weight", "k_norm.weight"))
+
+
+def plain() -> None:
+    """Not causal; soft-cap and ALiBi; sinks as gpt-oss has them: a column that gives no value."""
+    for rows, d_model, heads, d in [(4, 3, 1, 3), (6, 8, 2, 4), (5, 7, 3, 17)]:
+        p = {n: draw(heads * d, d_model, scale=0.5) for n in ("q_weight", "k_weight", "v_weight")}
+        p["o_weight"] = draw(d_model, heads * d, scale=0.5)
+        x = draw(1, rows, d_model)
+        q, k, v = (
+            F.linear(x, p[n + "_weight"]).view(1, rows, heads, d).transpose(1, 2) for n in "qkv"
+        )
+
+        def out(o, rows=rows, p=p):
+            return F.linear(o.transpose(1, 2).reshape(1, rows, -1), p["o_weight"])
+
+        case(f"whole_{rows}", x, out(F.scaled_dot_product_attention(q, k, v)), p)
+        i = torch.arange(rows)
+        power = 2 ** math.floor(math.log2(heads))
+        slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+        slopes += [2 ** (-4 * (2 * h + 1) / power) for h in range(heads - power)]
+        s = q @ k.transpose(-1, -2) / math.sqrt(d)
+        s = s - torch.tensor(slopes)[:, None, None] * (i[:, None] - i).abs()
+        s = 1.5 * torch.tanh(s / 1.5)
+        s = s.masked_fill(~window_mask(rows, rows), -math.inf)
+        sinks = draw(heads)
+        s = torch.cat([s, sinks.view(1, heads, 1, 1).expand(1, heads, rows, 1)], -1)
+        o = s.softmax(-1)[..., :-1] @ v
+        case(f"bent_{rows}", x, out(o), p | {"sinks": sinks})
+
+
+def frequencies() -> None:
+    lines.append("\nnamespace frequencies {")
+    common = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
+    kinds = {
+        "linear": {},
+        "yarn": {},
+        "llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    }
+    for kind, more in kinds.items():
+        config = modeling_llama.LlamaConfig(
+            hidden_size=32,
+            num_attention_heads=1,
+            head_dim=32,
+            max_position_embeddings=512,
+            rope_parameters={"rope_type": kind, **common, **more},
+        )
+        f, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+        write({kind: f, kind + "_scale": torch.tensor([scale])})
+    lines.append("}  // namespace frequencies")
+
+
+for make in (llama, qwen3, qwen3_next, plain, frequencies):
+    make()
+lines.append("\n}  // namespace goldens::attention")
+with open(Path(__file__).parent / "attention_layers.hpp", "w", encoding="utf-8") as out_file:
+    out_file.write("\n".join(lines) + "\n")
