@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 try:
-    from transformers import MambaConfig, logging as transformers_logging
+    from transformers import MambaConfig
+    from transformers import logging as transformers_logging
     from transformers.models.mamba.modeling_mamba import MambaMixer, MambaModel
 
     transformers_logging.set_verbosity_error()
@@ -85,7 +86,9 @@ def step(d: int):
     """One layer of a model with its cache: everything around the layer is small beside it."""
     if MambaConfig is None or COMPILED:
         return None
-    config = MambaConfig(hidden_size=d, state_size=16, use_bias=False, num_hidden_layers=1, vocab_size=8)
+    config = MambaConfig(
+        hidden_size=d, state_size=16, use_bias=False, num_hidden_layers=1, vocab_size=8
+    )
     model, token = MambaModel(config).eval(), torch.zeros(1, 1, dtype=torch.long)
     with torch.inference_mode():
         cache = model(torch.zeros(1, 4, dtype=torch.long), use_cache=True)

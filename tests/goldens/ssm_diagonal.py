@@ -96,7 +96,9 @@ def mamba() -> None:
 
 
 def griffin() -> None:
-    for k, (t, d, width, heads, taps) in enumerate([(3, 1, 1, 1, 2), (6, 3, 4, 2, 4), (17, 5, 18, 3, 4)]):
+    for k, (t, d, width, heads, taps) in enumerate(
+        [(3, 1, 1, 1, 2), (6, 3, 4, 2, 4), (17, 5, 18, 3, 4)]
+    ):
         config = RecurrentGemmaConfig(
             hidden_size=d,
             lru_width=width,

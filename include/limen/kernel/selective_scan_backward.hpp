@@ -31,10 +31,11 @@ inline constexpr int scan_back_tile = scan_tile / 2;
 /// come from memory faster than single lines of many rows.
 inline constexpr Index scan_back_strip = 4;
 
-/// A chunk of one vector of channels on the way back, [scan_chunk][lanes] each.
+/// A chunk of one vector of channels on the way back, [rows][lanes] each.
 template <class Real>
 struct ScanBack {
-  static constexpr Index size = scan_chunk * simd::lanes<Real>;
+  // One row more than used: arrays a power of two apart would crowd into few sets of the cache.
+  static constexpr Index size = (scan_chunk + 1) * simd::lanes<Real>;
   alignas(64) Real delta[size], dx[size], y[size];  ///< as in ScanStrip
   alignas(64) Real dy[size];                        ///< of y before the gate
   alignas(64) Real dz[size];                        ///< of z, but for the factor y
