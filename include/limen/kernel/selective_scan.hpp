@@ -109,12 +109,12 @@ struct Decay<V> {
 };
 
 /// Vectors times rows that are prepared together: some of each, so that no loop is too short.
-inline constexpr Index scan_strip = 64;
+inline constexpr Index strip_vectors = 64;
 
 /// The strip at hand, [vectors][rows][lanes] each.
 template <class Real>
 struct ScanStrip {
-  static constexpr Index size = scan_strip * simd::lanes<Real>;
+  static constexpr Index size = strip_vectors * simd::lanes<Real>;
   alignas(64) Real delta[size];  ///< δ
   alignas(64) Real dx[size];     ///< δ ⊙ x
   alignas(64) Real y[size];      ///< D ⊙ x + h C, as far as it goes
@@ -199,7 +199,7 @@ void scan_blocks_of(const SelectiveScan<Real> s, Index first, Index rows, Index 
                   static_cast<std::size_t>((p1 - p0) * block) * sizeof(Real));
       kept += size;
     }
-    const Index strip = scan_strip / count * lanes;
+    const Index strip = strip_vectors / count * lanes;
     for (Index s0 = p0 * scan_block; s0 < e1; s0 += strip) {
       const Index s1 = s0 + strip < e1 ? s0 + strip : e1;
       for (Index t = 0; t < count; ++t) {
