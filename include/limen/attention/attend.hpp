@@ -9,10 +9,13 @@
 ///
 ///   L = log(e^{L_1} + e^{L_2}),   y = e^{L_1 - L} y_1 + e^{L_2 - L} y_2
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
+#include <utility>
 
 #include <limen/core/sequence.hpp>
 #include <limen/kernel/attention.hpp>
@@ -206,6 +209,23 @@ void attend_batch_backward(const Attending<Real>& how, std::span<const SequenceR
   }
 }
 
+template <class Cache>
+using stored_in = std::remove_cvref_t<decltype(*std::declval<const Cache&>().keys.data())>;
+
+/// The last rows that were appended to a cache, against all of it, by as many threads as are
+/// allowed; for caches without first rows.
+template <class Real, class Cache>
+void attend_cached_shared(const Attending<Real>& how, const Cache& cache, MatrixView<const Real> q,
+                          MatrixView<Real> y, Real* room) noexcept {
+  std::array<CacheView<stored_in<Cache>>, Cache::most_stretches> parts;
+  const std::span<const CacheView<stored_in<Cache>>> all(parts.data(), cache.stretches(parts));
+  AttentionCall<Real> c;
+  c.q = q;
+  c.y = y;
+  c.offset = static_cast<Index>(cache.seen) - q.rows;
+  attention_decode(how.rule, c, all, room);
+}
+
 /// How much room attend_cached needs, in numbers, for rows of H heads, d wide.
 template <class Real>
 constexpr Index attend_cached_room(Index rows, Index H, Index K, Index d, bool first) {
@@ -213,14 +233,12 @@ constexpr Index attend_cached_room(Index rows, Index H, Index K, Index d, bool f
   return first ? step + 2 * rounded_up(rows * H * d, 16) + 2 * rounded_up(rows * H, 16) : step;
 }
 
-/// The last rows that were appended to a cache, against all of it; q is turned.
+/// The same on this thread, for any cache.
 template <class Real, class Cache>
 void attend_cached(const Attending<Real>& how, const Cache& cache, MatrixView<const Real> q,
                    MatrixView<Real> y, Real* room) noexcept {
-  std::array<CacheView<std::remove_cvref_t<decltype(*cache.keys.data())>>, Cache::most_stretches>
-      parts;
-  const std::size_t count = cache.stretches(parts);
-  const std::span<const typename decltype(parts)::value_type> all(parts.data(), count);
+  std::array<CacheView<stored_in<Cache>>, Cache::most_stretches> parts;
+  const std::span<const CacheView<stored_in<Cache>>> all(parts.data(), cache.stretches(parts));
   const Index H = how.rule.query_heads;
   AttentionCall<Real> c;
   c.q = q;

@@ -20,8 +20,8 @@
 
 #include <limits>
 
-#include <limen/attention/attend.hpp>
 #include <limen/attention/attention_config.hpp>
+#include <limen/attention/held.hpp>
 #include <limen/core/denormals.hpp>
 #include <limen/kernel/norm.hpp>
 #include <limen/nn/linear.hpp>
@@ -107,7 +107,7 @@ struct Attention {
 
   /// x [T x D] -> y [T x D]
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    if (!batch.fits(x.rows()) || !has_room(batch, x.rows())) return {};
+    if (!batch.fits(x.rows()) || !detail::has_room(batch, x.rows())) return {};
     const FlushDenormals guard;
     Cache cache;
     return run<false>(x, batch, cache);
@@ -174,7 +174,7 @@ struct Attention {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    if (!batch.fits(x.rows()) || !has_room(batch, x.rows())) return {};
+    if (!batch.fits(x.rows()) || !detail::has_room(batch, x.rows())) return {};
     const FlushDenormals guard;
     auto y = run<true>(SequenceView<Real, D>(x), batch, cache);
     cache.x = std::move(x);
@@ -211,8 +211,8 @@ struct Attention {
                                         c.v.matrix(), writable(c.o), writable(c.lse), d_o.matrix(),
                                         dq.matrix(), dk.matrix(), dv.matrix(),
                                         data_or_null(gradient.sinks));
-    dk = of_new_rows(std::move(dk), c.rows(), T);
-    dv = of_new_rows(std::move(dv), c.rows(), T);
+    dk = detail::of_new_rows(std::move(dk), c.rows(), T);
+    dv = detail::of_new_rows(std::move(dv), c.rows(), T);
     if constexpr (C.rope.on()) turn(c.rows(), -1, dq.matrix(), dk.matrix());
     if constexpr (normed) {
       norm_back<H>(dq, c.q_unnormed, q_norm, c.q_r, gradient.q_norm);
@@ -256,20 +256,6 @@ struct Attention {
     a.first = C.first;
     if constexpr (C.rope.on()) a.rope = rope();
     return a;
-  }
-
-  static bool has_room(const Batch<State>& batch, Index rows) {
-    if constexpr (C.causal && C.window == 0) {
-      for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
-        const Index more = batch.end(b, rows) - batch.begin(b);
-        if (batch[b].has_room(more)) continue;
-        fail({"KV cache of sequence " + std::to_string(b),
-              "at most " + std::to_string(C.capacity) + " tokens",
-              std::to_string(batch[b].seen + more)});
-        return false;
-      }
-    }
-    return true;
   }
 
   // ── Gate, norm, rotation ───────────────────────────────────────────────────────────────────────
@@ -348,121 +334,6 @@ struct Attention {
   }
   static Real* writable(const Buffer<Real>& x) { return const_cast<Real*>(x.data()); }  // NOLINT
 
-  /// Of what was held and new, the new.
-  template <Index N>
-  static Sequence<Real, N> of_new_rows(Sequence<Real, N> all,
-                                       std::span<const detail::SequenceRows> sequences, Index T) {
-    if (all.rows() == T) return all;
-    Sequence<Real, N> x(T);
-    for (const auto& s : sequences) {
-      std::copy_n(all.row_data(s.key + s.keys - s.rows), s.rows * N, x.row_data(s.row));
-    }
-    return x;
-  }
-
-  /// Few rows that are cheaper to hold against the cache as it lies. A ring would lose keys that
-  /// the first of them still needs.
-  static constexpr Index few_rows = 4;
-  static bool is_few(const State& state, Index rows) {
-    if constexpr (C.causal) {
-      return rows > 0 && state.seen > 0 && rows <= (State::ring ? 1 : few_rows);
-    } else {
-      return false;
-    }
-  }
-
-  /// o of the sequences with few rows; they then count as having none.
-  void read_few(const Batch<State>& batch, Cache& c) const {
-    if constexpr (C.causal) {
-      Buffer<Index> few(batch.count());
-      Index count = 0, most = 0;
-      double keys = 0;
-      for (Index b = 0; b < batch.count(); ++b) {
-        const auto& s = c.sequences[b];
-        if (!is_few(batch[b], s.rows)) continue;
-        few[count++] = b;
-        most = std::max(most, s.rows);
-        batch[b].append(c.k.matrix().middle_rows(s.row, s.rows),
-                        c.v.matrix().middle_rows(s.row, s.rows));
-        keys += static_cast<double>(batch[b].held());
-      }
-      const auto how = attending();
-      const Index room =
-          detail::rounded_up(detail::attend_cached_room<Real>(most, H, K, d, C.first > 0), 16);
-      Buffer<Real> space(count * room);
-      parallel_for(count, 0.1 * keys * static_cast<double>(H * d), [&](Index i) {
-        const auto& s = c.sequences[few[i]];
-        detail::attend_cached<Real>(how, batch[few[i]], c.q.matrix().middle_rows(s.row, s.rows),
-                                    c.o.matrix().middle_rows(s.row, s.rows),
-                                    space.data() + i * room);
-      });
-      for (Index i = 0; i < count; ++i) c.sequences[few[i]].rows = 0;
-    }
-  }
-
-  /// k and v become what was held and what is new, one sequence after the other.
-  void gather(const Batch<State>& batch, Cache& c) const {
-    Index held = 0, all = 0;
-    for (Index b = 0; b < batch.count(); ++b) {
-      auto& s = c.sequences[b];
-      if constexpr (C.causal) {
-        if (batch.carries() && s.rows > 0) held += batch[b].held();
-      }
-      s.key = s.row;
-      s.keys = s.rows;
-      all += s.rows;
-    }
-    if (held == 0) return;
-    if constexpr (C.causal) {
-      Sequence<Real, K * d> k(all + held), v(all + held);
-      Index key = 0;
-      for (Index b = 0; b < batch.count(); ++b) {
-        auto& s = c.sequences[b];
-        const Index before = s.rows > 0 ? batch[b].held() : 0;
-        if (before > 0) {
-          batch[b].gather(k.matrix().middle_rows(key, before), v.matrix().middle_rows(key, before));
-        }
-        std::copy_n(c.k.row_data(s.row), s.rows * K * d, k.row_data(key + before));
-        std::copy_n(c.v.row_data(s.row), s.rows * K * d, v.row_data(key + before));
-        s.key = key;
-        s.keys = before + s.rows;
-        key += s.keys;
-      }
-      c.k = std::move(k);
-      c.v = std::move(v);
-    }
-  }
-
-  void remember(const Batch<State>& batch, const Cache& c) const {
-    if constexpr (C.causal) {
-      for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
-        const auto& s = c.sequences[b];
-        const Index first = s.key + s.keys - s.rows;
-        batch[b].append(c.k.matrix().middle_rows(first, s.rows),
-                        c.v.matrix().middle_rows(first, s.rows));
-      }
-    }
-  }
-
-  /// Attention itself, to values that are 1 for token 0 and 0 for others.
-  void tell_first_token(const Cache& c, TapListener& taps) const {
-    auto ones = Sequence<Real, K>::zeros(c.k.rows());
-    for (const auto& s : c.rows()) {
-      if (s.rows == 0 || (C.first == 0 && s.seen + s.rows > s.keys)) continue;  // it is gone
-      for (Index h = 0; h < K; ++h) ones(s.key, h) = 1;
-    }
-    Sequence<Real, H> p(c.q.rows());
-    Buffer<Real> lse(c.q.rows() * H);
-    detail::attend_batch<Real>(attending(), c.rows(), c.q.matrix(), c.k.matrix(), ones.matrix(),
-                               p.matrix(), lse.data());
-    for (const auto& s : c.rows()) {
-      const Index skip = s.seen == 0 ? 1 : 0;
-      if (s.rows > skip) {
-        taps.at("first_token", p.matrix().middle_rows(s.row + skip, s.rows - skip));
-      }
-    }
-  }
-
   /// `Keep`: for backward.
   template <bool Keep>
   Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch, Cache& c) const {
@@ -484,22 +355,17 @@ struct Attention {
     }
     normalize(c.q.matrix(), c.k.matrix(), Keep ? c.q_r.data() : nullptr,
               Keep ? c.k_r.data() : nullptr);
-    c.sequences = Buffer<detail::SequenceRows>(batch.count());
-    for (Index b = 0; b < batch.count(); ++b) {
-      const Index row = batch.begin(b);
-      std::int64_t seen = 0;
-      if constexpr (C.causal) seen = batch.carries() ? batch[b].seen : 0;
-      c.sequences[b] = {row, batch.end(b, T) - row, row, 0, seen};
-    }
+    c.sequences = detail::rows_of(batch, T);
     if constexpr (C.rope.on()) turn(c.rows(), 1, c.q.matrix(), c.k.matrix());
     c.o = Sequence<Real, H * d>(T);
     c.lse = Buffer<Real>(Keep || C.first > 0 ? T * H : 0);
-    if (!Keep && taps == nullptr && batch.carries()) read_few(batch, c);
-    gather(batch, c);
-    detail::attend_batch<Real>(attending(), c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+    const auto how = attending();
+    if (!Keep && taps == nullptr) detail::read_few(how, batch, c.sequences, c.q, c.k, c.v, c.o);
+    detail::gather_held(batch, c.sequences, c.k, c.v);
+    detail::attend_batch<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
                                c.o.matrix(), c.lse.data());
-    remember(batch, c);
-    if (taps != nullptr) tell_first_token(c, *taps);
+    detail::remember(batch, c.rows(), c.k, c.v);
+    if (taps != nullptr) detail::tell_first_token<Real>(how, c.rows(), c.q, c.k, *taps);
     Sequence<Real, D> y;
     if constexpr (Keep && C.gate.at(G1)) {
       Sequence<Real, H * d> read = c.o, before;
