@@ -71,11 +71,7 @@ LIMEN_NOINLINE void tile(const Job<Real>& job) noexcept {
   constexpr int bases = (Rows + 2) / 3;  // rows between them are reached by an index register
   const Index n = job.lanes;
   const auto load = [n](const Real* p) __attribute__((always_inline)) {
-    if constexpr (Ragged) {
-      return simd::load<V>(p, n);
-    } else {
-      return simd::load<V>(p);
-    }
+    return Ragged ? simd::load<V>(p, n) : simd::load<V>(p);
   };
   V sum[Rows][Vectors];
   if (job.keep.factor == nullptr) {

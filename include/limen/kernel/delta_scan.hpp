@@ -20,11 +20,7 @@ LIMEN_NOINLINE void delta_strip(const StateScan<Real>& s, Index t, Index p, Inde
     return Ragged ? simd::load<V>(from, lanes) : simd::load<V>(from);
   };
   const auto store = [lanes](Real* to, const V& v) __attribute__((always_inline)) {
-    if constexpr (Ragged) {
-      simd::store(to, v, lanes);
-    } else {
-      simd::store(to, v);
-    }
+    Ragged ? simd::store(to, v, lanes) : simd::store(to, v);
   };
   const Real *q = s.q + t * s.q_row, *k = s.k + t * s.k_row, *v = s.v + t * s.v_row + p;
   const V a(s.a[t * s.a_row]), d(s.d[t * s.d_row]);
