@@ -1,4 +1,4 @@
-// A user's first program: a model, one step, and the whole sequence.
+// A user's first program: a model that learns a little, goes through a file, and streams.
 #include <limen/limen.hpp>
 
 #include <cmath>
@@ -8,19 +8,46 @@
 #error "OpenMP comes when asked for, and only then"
 #endif
 
+using namespace limen;
+
+constexpr GruConfig memory{.d_in = 5, .d_hidden = 8};
+constexpr LinearConfig head{.d_in = 8, .d_out = 3};
+using Model = Sequential<Gru<memory>, Linear<head>>;
+
 int main() {
-  using Layer = limen::Linear<limen::LinearConfig{.d_in = 5, .d_out = 3}>;
-  limen::Random random(1);
-  const auto layer = Layer::initialized(random);
+  Random random(1);
+  auto model = Model::initialized(random);
 
-  limen::Sequence<float, 5> x(4);
-  for (limen::Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i) / 10;
-  const auto y = limen::forward(layer, x);
-
-  Layer::State state;
-  const auto last = layer.step(x.row(3), state);
-  for (limen::Index d = 0; d < 3; ++d) {
-    if (!(std::abs(last[d] - y(3, d)) <= 1e-5f)) return 1;
+  Sequence<float, 5> x(4);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i) / 10;
+  const int labels[] = {0, 1, 2, 1};
+  AdamW<Model> optimizer({.rate = 0.02});
+  double first = 0, last = 0;
+  for (int step = 0; step < 30; ++step) {
+    Model::Cache cache;
+    Model gradient;
+    const auto y = forward(model, x, cache);
+    const auto loss = cross_entropy(y, labels);
+    backward(model, loss.dy, cache, gradient);
+    optimizer.update(model, gradient);
+    (step == 0 ? first : last) = loss.value;
   }
-  std::printf("limen %s for %s\n", limen::version, limen::isa);
+  if (!(last < first)) return 1;
+
+  const char* const path = "consumer.safetensors";
+  Model loaded;
+  if (!save(model, path) || !load(loaded, path)) return 2;
+  std::remove(path);
+  if (load(loaded, "no such file")) return 3;
+
+  const auto fast = prepare(loaded);
+  const auto y = forward(model, x);
+  Model::State state{};
+  for (Index t = 0; t < 4; ++t) {
+    const auto y_t = fast.step(x.row(t), state);
+    for (Index d = 0; d < 3; ++d) {
+      if (!(std::abs(y_t[d] - y(t, d)) <= 1e-5f)) return 4;
+    }
+  }
+  std::printf("limen %s for %s: loss %.3f to %.3f\n", version, isa, first, last);
 }
