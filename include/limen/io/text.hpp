@@ -38,7 +38,8 @@ struct Ascii {
       const int t = token(text[i]);
       if (t < 0) {
         char found[16];
-        std::snprintf(found, sizeof found, "byte 0x%02X", text[i] & 0xFFU);
+        std::snprintf(found, sizeof found, "byte 0x%02X",
+                      static_cast<unsigned>(static_cast<unsigned char>(text[i])));
         return Error{"character " + std::to_string(i) + " of the text",
                      "printable ASCII or a new line", found};
       }
