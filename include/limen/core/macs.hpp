@@ -19,7 +19,7 @@ namespace limen::inline LIMEN_ABI {
 
 template <class L>
 constexpr Index macs(Index rows) {
-  if constexpr (requires { L::work_depends_on_data; }) {
+  if constexpr (requires { requires L::work_depends_on_data; }) {
     static_assert(!L::work_depends_on_data,
                   "macs: the work of this layer depends on its data; measure it instead");
     return 0;
