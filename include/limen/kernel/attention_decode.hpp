@@ -36,10 +36,33 @@ inline constexpr Index decode_chunk = 512;
 /// Rows (queries and heads of a group) that are looked at together.
 inline constexpr Index decode_rows = 4;
 
+/// Rows that will be read next: asked for one by one, while others are worked on.
+struct Ahead {
+  const char* rows = nullptr;  ///< null: none
+  Index row = 0;               ///< bytes from one to the next
+  Index lines = 0;             ///< pairs of cache lines of a row
+
+  template <class Stored>
+  static Ahead of(const Stored* rows, Index row, Index width) {
+    constexpr Index size = sizeof(Stored);
+    return {reinterpret_cast<const char*>(rows), row * size, (width * size + 127) / 128};
+  }
+  LIMEN_INLINE void ask(Index j) const {
+#if defined(__GNUC__)
+    if (rows == nullptr) return;
+    const char* p = rows + j * row;
+    for (Index i = 0; i < lines; ++i, p += 128) {
+      __builtin_prefetch(p, 0, 2);  // to the L2 cache
+      __builtin_prefetch(p + 64, 0, 2);
+    }
+#endif
+  }
+};
+
 /// s[r][j] = q_r · k_j for R rows of queries (contiguous, d wide) and n keys.
 template <int R, class Real, class Stored>
 LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_row, Index n,
-                               Real* s, Index s_row) noexcept {
+                               Real* s, Index s_row, const Ahead& ahead) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   constexpr int K = lanes >= 4 ? 4 : 1;
@@ -47,9 +70,10 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
     constexpr int count = decltype(keys)::value;
     V sum[R * count];
     LIMEN_UNROLL for (int i = 0; i < R * count; ++i) sum[i] = V(Real(0));
+    LIMEN_UNROLL for (int i = 0; i < count; ++i) ahead.ask(j + i);
     const auto advance = [&](Index c, auto load) __attribute__((always_inline)) {
       V left[R];
-      LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = load(q + r * d + c);
+      LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = simd::in_register(load(q + r * d + c));
       LIMEN_UNROLL for (int i = 0; i < count; ++i) {
         const V right = simd::in_register(load(k + (j + i) * k_row + c));
         LIMEN_UNROLL for (int r = 0; r < R; ++r) {
@@ -89,50 +113,55 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
   for (; j < n; ++j) some(j, std::integral_constant<int, 1>{});
 }
 
+/// y[r] += Σ_j p[r][j] v_j in N vectors of columns.
+template <int R, int N, class Real, class Stored, class Load, class Store>
+LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v, Index v_row,
+                                    Index n, Real* y, Index y_row, const Ahead& ahead, Load load,
+                                    Store store) noexcept {
+  using V = simd::Vec<Real>;
+  constexpr Index lanes = simd::lanes<Real>;
+  V sum[R][N];
+  LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+    LIMEN_UNROLL for (int i = 0; i < N; ++i) sum[r][i] = load(y + r * y_row + i * lanes);
+  }
+  for (Index j = 0; j < n; ++j, v += v_row) {
+    ahead.ask(j);
+    V left[R];
+    LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = simd::in_register(V(p[r * p_row + j]));
+    LIMEN_UNROLL for (int i = 0; i < N; ++i) {
+      const V right = simd::in_register(load(v + i * lanes));
+      LIMEN_UNROLL for (int r = 0; r < R; ++r) sum[r][i] = simd::fma(left[r], right, sum[r][i]);
+    }
+  }
+  LIMEN_UNROLL for (int r = 0; r < R; ++r) {
+    LIMEN_UNROLL for (int i = 0; i < N; ++i) store(y + r * y_row + i * lanes, sum[r][i]);
+  }
+}
+
 /// y[r] += Σ_j p[r][j] v_j
 template <int R, class Real, class Stored>
 LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Index v_row, Index n,
-                               Real* y, Index y_row, Index dv) noexcept {
+                               Real* y, Index y_row, Index dv, Ahead ahead) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
-  constexpr int C = 4;  // vectors of a row at once
-  const auto columns = [&](Index c, auto count, auto load, auto store)
-                           __attribute__((always_inline)) {
-                             constexpr int vectors = decltype(count)::value;
-                             V sum[R][vectors];
-                             LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i) sum[r][i] =
-                                   load(y + r * y_row + c + i * lanes);
-                             }
-                             for (Index j = 0; j < n; ++j) {
-                               const Stored* row = v + j * v_row + c;
-                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i) {
-                                 const V right = simd::in_register(load(row + i * lanes));
-                                 LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-                                   sum[r][i] = simd::fma(V(p[r * p_row + j]), right, sum[r][i]);
-                                 }
-                               }
-                             }
-                             LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-                               LIMEN_UNROLL for (int i = 0; i < vectors; ++i)
-                                   store(y + r * y_row + c + i * lanes, sum[r][i]);
-                             }
-                           };
-  const auto load = [](const auto* x) __attribute__((always_inline)) { return simd::load<V>(x); };
-  const auto store = [](Real* x, const V& value)
-                         __attribute__((always_inline)) { simd::store(x, value); };
+  constexpr int most = 4;  // vectors of a row at once
+  const auto load = [](const auto* x) { return simd::load<V>(x); };
+  const auto store = [](Real* x, const V& value) { simd::store(x, value); };
   Index c = 0;
-  for (; c + C * lanes <= dv; c += C * lanes) {
-    columns(c, std::integral_constant<int, C>{}, load, store);
+  for (; c + most * lanes <= dv; c += most * lanes) {
+    few_value_columns<R, most>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
+    ahead.rows = nullptr;  // asked once
   }
-  for (; c + lanes <= dv; c += lanes) columns(c, std::integral_constant<int, 1>{}, load, store);
+  for (; c + lanes <= dv; c += lanes) {
+    few_value_columns<R, 1>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
+    ahead.rows = nullptr;
+  }
   if (c < dv) {
     const Index rest = dv - c;
-    columns(
-        c, std::integral_constant<int, 1>{},
-        [rest](const auto* x) __attribute__((always_inline)) { return simd::load<V>(x, rest); },
-        [rest](Real* x, const V& value)
-            __attribute__((always_inline)) { simd::store(x, value, rest); });
+    few_value_columns<R, 1>(
+        p, p_row, v + c, v_row, n, y + c, y_row, ahead,
+        [rest](const auto* x) { return simd::load<V>(x, rest); },
+        [rest](Real* x, const V& value) { simd::store(x, value, rest); });
   }
 }
 
@@ -165,11 +194,11 @@ struct GatheredRows {
   }
 };
 
-/// Keys at positions j0 .. j1 of one key head, for all rows.
+/// Keys at positions j0 .. j1 of one key head, for all rows; `next` are the keys that follow.
 template <class Real, class Stored>
 void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
                   const CacheView<Stored>& cache, Index head, Index j0, Index j1, const Real* q,
-                  const GatheredRows<Real>& to) noexcept {
+                  const GatheredRows<Real>& to, const Stored* next) noexcept {
   const Index group = rule.query_heads / rule.key_heads;
   const Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
   const Stored* const k = cache.keys + head * cache.key_head - cache.first * cache.key_row;
@@ -188,8 +217,9 @@ void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
     if (all.begin >= all.end) continue;
     const Index count = all.end - all.begin, padded = rounded_up(count, simd::lanes<Real>);
     with_rows(n, [&]<int R>() {
-      few_scores<R>(q + r * d, d, k + all.begin * cache.key_row, cache.key_row, count, s,
-                    decode_chunk);
+      few_scores<R>(
+          q + r * d, d, k + all.begin * cache.key_row, cache.key_row, count, s, decode_chunk,
+          Ahead::of(r == 0 ? v + all.begin * cache.value_row : nullptr, cache.value_row, dv));
     });
     for (Index i = 0; i < n; ++i) {
       Real* const row = s + i * decode_chunk;
@@ -208,7 +238,8 @@ void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
     }
     with_rows(n, [&]<int R>() {
       few_values<R>(s, decode_chunk, v + all.begin * cache.value_row, cache.value_row, count,
-                    to.y + r * to.wide, to.wide, dv);
+                    to.y + r * to.wide, to.wide, dv,
+                    Ahead::of(r + n == to.count ? next : nullptr, cache.key_row, d));
     });
   }
 }
@@ -264,7 +295,10 @@ struct Decoding {
       const Index count = (part.size + decode_chunk - 1) / decode_chunk;
       if (n < count) {
         const Index j0 = n * decode_chunk, j1 = std::min(part.size, j0 + decode_chunk);
-        return attend_chunk(rule, c, part, h, part.first + j0, part.first + j1, q, to);
+        const Stored* next = part.keys + h * part.key_head + j1 * part.key_row;
+        if (j1 == part.size)
+          next = h + 1 < rule.key_heads ? part.keys + (h + 1) * part.key_head : nullptr;
+        return attend_chunk(rule, c, part, h, part.first + j0, part.first + j1, q, to, next);
       }
       n -= count;
     }
