@@ -183,7 +183,7 @@ TEMPLATE_TEST_CASE("A row has the same bits whatever other rows are there", "[ke
   }
 }
 
-TEST_CASE("Two threads give the bits of one", "[kernel][gemm]") {
+TEST_CASE("Two threads give the bits of one product", "[kernel][gemm]") {
   Random random(5);
   for (const Which which : all) {
     for (const auto& [M, N, K] :
