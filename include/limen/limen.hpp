@@ -32,6 +32,7 @@
 #include <limen/kernel/delta.hpp>
 #include <limen/kernel/delta_scan.hpp>
 #include <limen/kernel/diagonal_scan.hpp>
+#include <limen/kernel/dispatch.hpp>
 #include <limen/kernel/dropout.hpp>
 #include <limen/kernel/erf.hpp>
 #include <limen/kernel/exp.hpp>
@@ -66,6 +67,7 @@
 #include <limen/kernel/tile.hpp>
 #include <limen/kernel/tiny.hpp>
 #include <limen/kernel/tiny_gates.hpp>
+#include <limen/kernel/top_k.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/batch_norm.hpp>
 #include <limen/nn/causal_conv.hpp>
@@ -122,6 +124,12 @@
 #include <limen/attention/measures.hpp>
 #include <limen/attention/multi_head_attention.hpp>
 #include <limen/attention/rope.hpp>
+#include <limen/moe/experts.hpp>
+#include <limen/moe/losses.hpp>
+#include <limen/moe/mixture_of_depths.hpp>
+#include <limen/moe/mixture_of_experts.hpp>
+#include <limen/moe/router.hpp>
+#include <limen/moe/top_k_router.hpp>
 #include <limen/train/adamw.hpp>
 #include <limen/train/average.hpp>
 #include <limen/train/chunks.hpp>
