@@ -1,0 +1,120 @@
+#pragma once
+/// @file  How sure a classifier is of one row of logits z, p = softmax(z).
+///
+///   max_probability    max p
+///   probability_margin p_(1) - p_(2)                 the two largest
+///   entropy            -Σ p log p                    0 to log C
+///   normalised_entropy entropy / log C               0 to 1
+///   power_entropy      entropy of q = p² / Σ p²      sharper: p of 0.6 counts more against 0.3
+///   predicted_class    argmax z, the lowest of equals; -1 where a logit is NaN
+///
+/// NaN in, or nothing but -inf: NaN out, and a NaN passes no threshold. BranchyNet (Teerapittayanon
+/// et al., arXiv:1709.01686) leaves by entropy, MSDNet (Huang et al., arXiv:1703.09844) by max p.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include <limen/core/config.hpp>
+#include <limen/core/simd.hpp>
+#include <limen/kernel/math.hpp>
+#include <limen/kernel/softmax.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+namespace detail {
+
+/// f(v) for all of z, a vector at a time; the last is filled up with -inf, which has p = 0.
+template <class Real, class F>
+LIMEN_INLINE void for_each_filled(std::span<const Real> z, F&& f) {
+  using V = simd::Vec<Real>;
+  constexpr std::size_t width = V::size;
+  std::size_t i = 0;
+  for (; i + width <= z.size(); i += width) f(simd::load<V>(z.data() + i));
+  if (i < z.size()) {
+    alignas(64) Real rest[width];
+    std::fill_n(rest, width, -std::numeric_limits<Real>::infinity());
+    std::copy(z.begin() + static_cast<std::ptrdiff_t>(i), z.end(), rest);
+    f(simd::load<V>(rest));
+  }
+}
+
+/// max z, passing over NaN, and 0 where all is masked.
+template <class Real>
+LIMEN_INLINE Real score_shift(std::span<const Real> z) {
+  return softmax_shift(row_max(z.data(), static_cast<Index>(z.size())));
+}
+
+/// Σ e^(z - m); NaN where there is no answer.
+template <class Real>
+LIMEN_INLINE double partition(std::span<const Real> z, Real m) {
+  const Real sum = sum_of_exp(z.data(), static_cast<Index>(z.size()), m);
+  return sum > 0 ? static_cast<double>(sum) : std::numeric_limits<double>::quiet_NaN();
+}
+
+/// Entropy of softmax(power z):  log Σ e^a - Σ e^a a / Σ e^a,  a = power (z - max z)
+template <class Real>
+LIMEN_INLINE double entropy_of_power(std::span<const Real> z, Real power) {
+  using V = simd::Vec<Real>;
+  const V m(score_shift(z)), by(power), nothing(Real(0));
+  V sum(Real(0)), weighted(Real(0));
+  for_each_filled(z, [&](const V& v) {
+    const V a = by * (v - m), e = math::exp(a);
+    sum = sum + e;
+    weighted = weighted + simd::select(e == nothing, nothing, e * a);  // 0 log 0 = 0
+  });
+  const double s = static_cast<double>(simd::reduce_add(sum));
+  return std::log(s) - static_cast<double>(simd::reduce_add(weighted)) / s;
+}
+
+}  // namespace detail
+
+template <class Real>
+LIMEN_NOINLINE double max_probability(std::span<const Real> z) noexcept {
+  return 1 / detail::partition(z, detail::score_shift(z));
+}
+
+template <class Real>
+LIMEN_NOINLINE double probability_margin(std::span<const Real> z) noexcept {
+  using V = simd::Vec<Real>;
+  const Real most = detail::score_shift(z);
+  const V m(most), one(Real(1)), zero(Real(0)), low(-std::numeric_limits<Real>::infinity());
+  V next = low, equals = zero;
+  detail::for_each_filled(z, [&](const V& v) {
+    equals = equals + simd::select(v == m, one, zero);
+    next = simd::max(next, simd::select(v == m, low, v));
+  });
+  const double sum = detail::partition(z, most);
+  if (simd::reduce_add(equals) > 1) return 0 * sum;  // two largest; NaN stays NaN
+  return (1 - std::exp(static_cast<double>(simd::reduce_max(next)) - static_cast<double>(most))) /
+         sum;
+}
+
+template <class Real>
+LIMEN_NOINLINE double entropy(std::span<const Real> z) noexcept {
+  return detail::entropy_of_power(z, Real(1));
+}
+
+template <class Real>
+double normalised_entropy(std::span<const Real> z) noexcept {
+  return entropy(z) / std::log(static_cast<double>(z.size()));
+}
+
+template <class Real>
+LIMEN_NOINLINE double power_entropy(std::span<const Real> z) noexcept {
+  return detail::entropy_of_power(z, Real(2));
+}
+
+template <class Real>
+LIMEN_NOINLINE Index predicted_class(std::span<const Real> z) noexcept {
+  const Real most = row_max(z.data(), static_cast<Index>(z.size()));
+  Index best = -1;
+  for (std::size_t c = z.size(); c-- > 0;) {
+    if (std::isnan(z[c])) return -1;
+    if (z[c] == most) best = static_cast<Index>(c);
+  }
+  return best;
+}
+
+}  // namespace limen::inline LIMEN_ABI
