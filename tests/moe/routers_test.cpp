@@ -1,0 +1,149 @@
+// Routers other than top-k.
+#include <limen/moe/expert_choice_router.hpp>
+#include <limen/moe/mixture_of_experts.hpp>
+#include <limen/moe/noisy_top_k_router.hpp>
+#include <limen/moe/sinkhorn_router.hpp>
+#include <limen/nn/linear.hpp>
+
+#include "../laws.hpp"
+
+using namespace limen;
+
+namespace {
+
+template <class Router, Index D>
+using Mixture = MixtureOfExperts<Router, Linear<LinearConfig{.d_in = D, .d_out = 2}>>;
+
+template <class L>
+void hold(check::Options options) {
+  options.nan_stays = false;
+  const auto with = [&](auto layer) {
+    Random random(2);
+    layer = decltype(layer)::initialized(random);
+    for_each_tensor([&](auto& tensor) { fill_normal(tensor, 1.5, random); }, layer.router);
+    laws::hold(layer, options);
+    options.slope = 1e3;  // the steps of float, which is next, are wide enough to change a choice
+  };
+  with(typename L::template with_scalar<double>());
+  with(typename L::template with_scalar<float>());
+}
+
+/// A router whose scores are its input.
+template <class R>
+R transparent() {
+  R router;
+  for (Index e = 0; e < R::E; ++e) router.weight(e, e) = 1;
+  return router;
+}
+
+}  // namespace
+
+TEST_CASE("Expert choice keeps the laws, but for cutting", "[moe][router][laws]") {
+  hold<Mixture<ExpertChoiceRouter<ExpertChoiceRouterConfig{.d_model = 3, .n_experts = 4}>, 3>>(
+      {.causal = false});
+  hold<Mixture<
+      ExpertChoiceRouter<ExpertChoiceRouterConfig{.d_model = 2, .n_experts = 3, .capacity = 0.5}>,
+      2>>({.causal = false});
+}
+
+TEST_CASE("Each expert takes the rows it likes best", "[moe][router]") {
+  using R =
+      ExpertChoiceRouter<ExpertChoiceRouterConfig{.d_model = 2, .n_experts = 2, .capacity = 1},
+                         double>;
+  const auto router = transparent<R>();
+  R::Chosen chosen;
+  REQUIRE(router.route(Sequence<double, 2>{{2, 0}, {1, 0}, {0, 0}, {0, 1}}, {}, chosen));
+  const std::int32_t expected[] = {0, -1, 0, -1, -1, 1, -1, 1};
+  for (Index i = 0; i < 8; ++i) REQUIRE(chosen.expert[i] == expected[i]);
+  REQUIRE(chosen.weight(0, 0) == Approx(0.8808).epsilon(1e-4));
+  REQUIRE(chosen.weight(3, 1) == Approx(0.7311).epsilon(1e-4));
+  REQUIRE(R::capacity(4) == 2);
+  REQUIRE(R::capacity(1) == 1);
+  REQUIRE(R::capacity(0) == 0);
+
+  // Equal scores: the earlier row; sequences are served apart.
+  const Index offsets[] = {0, 2, 4};
+  REQUIRE(router.route(Sequence<double, 2>::zeros(4), {offsets, 2, nullptr}, chosen));
+  for (Index t = 0; t < 4; ++t) REQUIRE(chosen.expert[2 * t] == (t % 2 == 0 ? 0 : -1));
+}
+
+TEST_CASE("Noisy routers keep the laws, with noise and without", "[moe][router][laws]") {
+  using L = Mixture<NoisyTopKRouter<NoisyTopKRouterConfig{.d_model = 3, .n_experts = 4}>, 3>;
+  hold<L>({});
+  hold<L>({.random = true});
+  hold<Mixture<NoisyTopKRouter<NoisyTopKRouterConfig{.d_model = 2, .n_experts = 2}>, 2>>({});
+}
+
+TEMPLATE_TEST_CASE_SIG(
+    "The losses of noisy routers have the slope they say", "[moe][router]",
+    ((NoisyTopKRouterConfig C), C),
+    (NoisyTopKRouterConfig{.d_model = 3, .n_experts = 4, .importance = 0.5, .load = 0.5}),
+    (NoisyTopKRouterConfig{
+        .d_model = 3, .n_experts = 4, .top_k = 1, .load = 2, .population_variance = true})) {
+  using L = Mixture<NoisyTopKRouter<C>, 3>::template with_scalar<double>;
+  Random random(3);
+  L layer = L::initialized(random), gradient;
+  fill_normal(layer.router.weight, 1, random);
+  fill_normal(layer.router.noise, 1, random);
+  Sequence<double, 3> x(6);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = random.normal();
+  const auto run = [&](typename L::Cache& cache) {
+    Random draws(5);
+    Context context{.random = &draws};
+    NoState state;
+    layer.forward(Sequence<double, 3>(x), Batch<typename L::State>(state, &context), cache);
+    return cache.loss();
+  };
+  typename L::Cache cache;
+  REQUIRE(run(cache) > 0);
+  const auto dx = backward(layer, Sequence<double, 2>::zeros(6), cache, gradient);
+  const auto check = [&](double& value, double got) {
+    typename L::Cache other;
+    const double before = value, h = 1e-6;
+    value = before + h;
+    const double above = run(other);
+    value = before - h;
+    const double below = run(other);
+    value = before;
+    REQUIRE(got == Approx((above - below) / (2 * h)).epsilon(1e-5).margin(1e-7));
+  };
+  for (Index i = 0; i < x.size(); ++i) check(x.data()[i], dx.data()[i]);
+  for (Index i = 0; i < 12; ++i) {
+    check(layer.router.weight[i], gradient.router.weight[i]);
+    check(layer.router.noise[i], gradient.router.noise[i]);
+  }
+}
+
+TEST_CASE("Sinkhorn routers keep the laws of training apart from inference",
+          "[moe][router][laws]") {
+  hold<Mixture<SinkhornRouter<SinkhornRouterConfig{.d_model = 3, .n_experts = 4, .top_k = 2}>, 3>>(
+      {.training_is_inference = false});
+  hold<Mixture<SinkhornRouter<SinkhornRouterConfig{.d_model = 2, .n_experts = 3}>, 2>>(
+      {.training_is_inference = false});
+}
+
+TEST_CASE("Where all rows like one expert best, Sinkhorn shares them out", "[moe][router]") {
+  using R = SinkhornRouter<SinkhornRouterConfig{.d_model = 2, .n_experts = 2}, double>;
+  R router;
+  router.scores.weight(0, 0) = router.scores.weight(1, 1) = 1;
+  const Sequence<double, 2> z{{2, 0}, {2, 0}, {2, 1}, {1, 0}};
+  R::Chosen chosen;
+  R::Cache cache;
+  REQUIRE(router.route(z, {}, chosen));
+  for (Index t = 0; t < 4; ++t) REQUIRE(chosen.expert[t] == 0);
+  REQUIRE(router.route(z, {}, chosen, cache));
+  const std::int32_t expected[] = {0, 0, 1, 1};
+  for (Index t = 0; t < 4; ++t) REQUIRE(chosen.expert[t] == expected[t]);
+  REQUIRE(chosen.weight(2, 0) == Approx(0.7310586));  // of the expert that was chosen
+  const Sequence<double, 2> bad{{2, std::numeric_limits<double>::infinity()}};
+  REQUIRE_THROWS_WITH(router.route(bad, {}, chosen, cache), has_part("row 0"));
+}
+
+namespace {
+using Choice = ExpertChoiceRouter<ExpertChoiceRouterConfig{.d_model = 2, .n_experts = 2}>;
+static_assert(TrainableRouter<Choice> && !StreamingRouter<Choice>);
+static_assert(!Streaming<Mixture<Choice, 2>> && Trainable<Mixture<Choice, 2>>);
+static_assert(check::names_every_member<
+              NoisyTopKRouter<NoisyTopKRouterConfig{.d_model = 2, .n_experts = 2}>>);
+static_assert(check::names_every_member<Choice>);
+}  // namespace
