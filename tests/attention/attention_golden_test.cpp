@@ -37,7 +37,7 @@ TEST_CASE("Attention computes what Llama does", "[attention][golden]") {
   }
   {
     namespace g = goldens::attention::llama_9;
-    check_in_double_and_float<Attention<rows(9, 3, 1, 16, true)>>({g::x, g::y, g::dy, g::dx},
+    check_in_double_and_float<Attention<rows(4, 2, 1, 16, true)>>({g::x, g::y, g::dy, g::dx},
                                                                   {{g::q_weight, g::d_q_weight},
                                                                    {g::q_bias, g::d_q_bias},
                                                                    {g::k_weight, g::d_k_weight},
@@ -129,7 +129,7 @@ TEST_CASE("Attention computes what Qwen3-Next does", "[attention][gate][golden]"
   }
   {
     namespace g = goldens::attention::qwen3_next_7;
-    check_qwen3_next<next(9, 4, 2, 8)>({g::x, g::y, g::dy, g::dx}, {g::q_weight, g::d_q_weight},
+    check_qwen3_next<next(4, 4, 2, 8)>({g::x, g::y, g::dy, g::dx}, {g::q_weight, g::d_q_weight},
                                        {{g::k_weight, g::d_k_weight},
                                         {g::v_weight, g::d_v_weight},
                                         {g::o_weight, g::d_o_weight},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_layers.hpp
+    python tests/goldens/attention.py        writes attention_{layers,cross,linear}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
@@ -20,14 +20,7 @@ from transformers.models.qwen3 import modeling_qwen3
 from transformers.models.qwen3_next import modeling_qwen3_next
 
 torch.set_default_dtype(torch.float64)
-torch.manual_seed(30)
-lines = [
-    "#pragma once",
-    f"// Made by attention.py with PyTorch {torch.__version__.split('+')[0]} and transformers "
-    f"{transformers.__version__}.",
-    "// clang-format off",
-    "\nnamespace goldens::attention {",
-]
+lines: list[str] = []
 
 
 def draw(*shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -87,7 +80,7 @@ WEIGHTS = ["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"]
 
 
 def llama() -> None:
-    for rows, d_model, heads, kv, d in [(1, 4, 1, 1, 4), (7, 12, 4, 2, 6), (9, 9, 3, 1, 16)]:
+    for rows, d_model, heads, kv, d in [(1, 4, 1, 1, 4), (7, 12, 4, 2, 6), (9, 4, 2, 1, 16)]:
         config = modeling_llama.LlamaConfig(
             hidden_size=d_model,
             num_attention_heads=heads,
@@ -123,7 +116,7 @@ def qwen3() -> None:
 
 
 def qwen3_next() -> None:
-    for rows, d_model, heads, kv, d in [(5, 6, 2, 2, 4), (7, 9, 4, 2, 8), (3, 3, 3, 1, 20)]:
+    for rows, d_model, heads, kv, d in [(5, 6, 2, 2, 4), (7, 4, 4, 2, 8), (3, 3, 3, 1, 20)]:
         config = modeling_qwen3_next.Qwen3NextConfig(
             hidden_size=d_model, num_attention_heads=heads, num_key_value_heads=kv, head_dim=d
         )
@@ -139,7 +132,7 @@ def qwen3_next() -> None:
 
 def plain() -> None:
     """Not causal; soft-cap and ALiBi; sinks as gpt-oss has them: a column that gives no value."""
-    for rows, d_model, heads, d in [(4, 3, 1, 3), (6, 8, 2, 4), (5, 7, 3, 17)]:
+    for rows, d_model, heads, d in [(4, 3, 1, 3), (6, 8, 2, 4), (5, 3, 3, 17)]:
         p = {n: draw(heads * d, d_model, scale=0.5) for n in ("q_weight", "k_weight", "v_weight")}
         p["o_weight"] = draw(d_model, heads * d, scale=0.5)
         x = draw(1, rows, d_model)
@@ -186,8 +179,82 @@ def frequencies() -> None:
     lines.append("}  // namespace frequencies")
 
 
-for make in (llama, qwen3, qwen3_next, plain, frequencies):
-    make()
-lines.append("\n}  // namespace goldens::attention")
-with open(Path(__file__).parent / "attention_layers.hpp", "w", encoding="utf-8") as out_file:
-    out_file.write("\n".join(lines) + "\n")
+def cross() -> None:
+    for rows, context_rows, d_model, d_context, heads in [
+        (1, 1, 2, 3, 1),
+        (4, 6, 6, 4, 3),
+        (7, 3, 8, 5, 2),
+    ]:
+        layer = torch.nn.MultiheadAttention(
+            d_model, heads, kdim=d_context, vdim=d_context, batch_first=True
+        )
+        fill(layer)
+        x, c = draw(1, rows, d_model), draw(1, context_rows, d_context)
+        y, _ = layer(x, c, c, need_weights=False)
+        dy = draw(*y.shape).detach()
+        weights = {
+            "q_weight": layer.q_proj_weight,
+            "k_weight": layer.k_proj_weight,
+            "v_weight": layer.v_proj_weight,
+            "in_bias": layer.in_proj_bias,
+            "o_weight": layer.out_proj.weight,
+            "o_bias": layer.out_proj.bias,
+        }
+        dx, dc, *slopes = torch.autograd.grad(y, [x, c, *weights.values()], dy)
+        both = weights | {"d_" + n: g for n, g in zip(weights, slopes, strict=True)}
+        for prefix in ("", "d_"):  # their biases are one tensor
+            for n, part in zip("qkv", both.pop(prefix + "in_bias").chunk(3), strict=True):
+                both[f"{prefix}{n}_bias"] = part
+        lines.append(f"\nnamespace cross_{rows} {{")
+        write({"x": x, "context": c, "y": y, "dy": dy, "dx": dx, "d_context": dc} | both)
+        lines.append(f"}}  // namespace cross_{rows}")
+
+
+def linear() -> None:
+    maps = {
+        "elu": lambda a: F.elu(a) + 1,
+        "relu": lambda a: F.relu(a) + 1e-3,
+        "identity": lambda a: a,
+    }
+    for rows, d_model, heads, d, kind, causal in [
+        (1, 1, 1, 1, "elu", True),
+        (20, 6, 3, 5, "elu", True),
+        (4, 17, 1, 17, "identity", True),
+        (5, 6, 2, 3, "relu", False),
+        (6, 3, 1, 16, "elu", False),
+    ]:
+        p = {n + "_weight": draw(heads * d, d_model, scale=0.5) for n in "qkv"}
+        p["o_weight"] = draw(d_model, heads * d, scale=0.5)
+        x = draw(1, rows, d_model)
+        q, k, v = (
+            F.linear(x, p[n + "_weight"]).view(1, rows, heads, d).transpose(1, 2) for n in "qkv"
+        )
+        a = maps[kind](q) @ maps[kind](k).transpose(-1, -2)
+        if causal:
+            a = a.tril()
+        o = a @ v
+        if kind != "identity":
+            o = o / (a.sum(-1, keepdim=True) + 1e-6)
+        y = F.linear(o.transpose(1, 2).reshape(1, rows, -1), p["o_weight"])
+        case(f"linear_{rows}", x, y, p)
+
+
+def write_header(name: str, *makers) -> None:
+    torch.manual_seed(30)
+    lines[:] = [
+        "#pragma once",
+        f"// Made by attention.py with PyTorch {torch.__version__.split('+')[0]} and transformers "
+        f"{transformers.__version__}.",
+        "// clang-format off",
+        "\nnamespace goldens::attention {",
+    ]
+    for make in makers:
+        make()
+    lines.append("\n}  // namespace goldens::attention")
+    path = Path(__file__).parent / f"attention_{name}.hpp"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+write_header("layers", llama, qwen3, qwen3_next, plain, frequencies)
+write_header("cross", cross)
+write_header("linear", linear)

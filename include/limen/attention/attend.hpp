@@ -160,9 +160,13 @@ void attend_batch(const Attending<Real>& how, std::span<const SequenceRows> sequ
 template <class Real>
 void attend_batch_backward(const Attending<Real>& how, std::span<const SequenceRows> sequences,
                            MatrixView<const Real> q, MatrixView<const Real> k,
-                           MatrixView<const Real> v, MatrixView<Real> y, Real* lse,
-                           MatrixView<const Real> dy, MatrixView<Real> dq, MatrixView<Real> dk,
-                           MatrixView<Real> dv, Real* dsinks) {
+                           MatrixView<const Real> v, MatrixView<const Real> y_read,
+                           const Real* lse_read, MatrixView<const Real> dy, MatrixView<Real> dq,
+                           MatrixView<Real> dk, MatrixView<Real> dv, Real* dsinks) {
+  // Of a call that comes back, y and L are only read.
+  const MatrixView<Real> y{const_cast<Real*>(y_read.data), y_read.rows, y_read.cols,  // NOLINT
+                           y_read.stride};
+  Real* const lse = const_cast<Real*>(lse_read);  // NOLINT
   const Index H = how.rule.query_heads, count = static_cast<Index>(sequences.size());
   const auto gradient_of = [&](const SequenceRows& s, const AttentionCall<Real>& c, Index key,
                                MatrixView<Real> to) {

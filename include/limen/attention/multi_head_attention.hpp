@@ -207,10 +207,9 @@ struct Attention {
     }
     Sequence<Real, H * d> dq(T);
     Sequence<Real, K * d> dk(c.k.rows()), dv(c.k.rows());
-    detail::attend_batch_backward<Real>(attending(), c.rows(), c.q.matrix(), c.k.matrix(),
-                                        c.v.matrix(), writable(c.o), writable(c.lse), d_o.matrix(),
-                                        dq.matrix(), dk.matrix(), dv.matrix(),
-                                        data_or_null(gradient.sinks));
+    detail::attend_batch_backward<Real>(
+        attending(), c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(), c.o.matrix(), c.lse.data(),
+        d_o.matrix(), dq.matrix(), dk.matrix(), dv.matrix(), data_or_null(gradient.sinks));
     dk = detail::of_new_rows(std::move(dk), c.rows(), T);
     dv = detail::of_new_rows(std::move(dv), c.rows(), T);
     if constexpr (C.rope.on()) turn(c.rows(), -1, dq.matrix(), dk.matrix());
@@ -324,15 +323,6 @@ struct Attention {
                   k.middle_rows(s.row, s.rows));
     }
   }
-
-  // ── Softmax ────────────────────────────────────────────────────────────────────────────────────
-
-  /// Backward reads what its call names as an output.
-  template <Index N>
-  static MatrixView<Real> writable(const Sequence<Real, N>& x) {
-    return {const_cast<Real*>(x.data()), x.rows(), N, N};  // NOLINT
-  }
-  static Real* writable(const Buffer<Real>& x) { return const_cast<Real*>(x.data()); }  // NOLINT
 
   /// `Keep`: for backward.
   template <bool Keep>

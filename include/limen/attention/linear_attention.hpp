@@ -1,0 +1,317 @@
+#pragma once
+/// @file  Attention without a softmax: a sum over the past that is kept, not computed again.
+///
+///   q, k = φ(x W_q), φ(x W_k),  v = x W_v                          for each of H heads
+///   S_t = S_{t-1} + k_t v_tᵀ,   z_t = z_{t-1} + k_t
+///   o_t = S_tᵀ q_t / (z_t·q_t + ε),   y = W_o o                     without .normalize no division
+///
+///   T time   D d_model   d d_head   q, k, v, o [T x H d]   S [H][d][d], z [H][d]
+///
+/// z is one more column of S, whose value is always 1. The cost of a step and the size of the state
+/// do not depend on t. Without .causal all rows are summed up first and every row reads the same S.
+///
+/// φ: elu(v) + 1 (Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236, equation 7), or
+/// max(v, 0) + .floor (as in Choromanski et al., "Rethinking Attention with Performers",
+/// arXiv:2009.14794, section 4), or the identity.
+
+#include <array>
+
+#include <limen/core/denormals.hpp>
+#include <limen/kernel/math.hpp>
+#include <limen/kernel/ssd.hpp>
+#include <limen/nn/linear.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+enum class FeatureMap {
+  elu_plus_one,  ///< v + 1 above 0, e^v below
+  relu,          ///< max(v, 0) + .floor
+  identity       ///< for sums that are not normalised: it changes its sign
+};
+
+struct LinearAttentionConfig {
+  Index d_model = 0;                          ///< D
+  Index n_heads = 1;                          ///< H
+  Index d_head = 0;                           ///< d; 0: D / H
+  FeatureMap map = FeatureMap::elu_plus_one;  ///< φ
+  bool normalize = true;                      ///< divide by z·q + ε
+  bool causal = true;                         ///< false: no state, no step
+  double eps = 1e-6;                          ///< ε
+  double floor = 1e-3;                        ///< of relu
+};
+
+namespace detail {
+
+template <FeatureMap M, class V>
+LIMEN_INLINE V feature(const V& v, double floor) {
+  using Real = typename V::value_type;
+  const V zero(Real(0));
+  if constexpr (M == FeatureMap::elu_plus_one) {
+    return simd::select(v > zero, v + V(Real(1)), math::exp(simd::min(zero, v)));
+  } else if constexpr (M == FeatureMap::relu) {
+    return simd::max(zero, v) + V(static_cast<Real>(floor));
+  } else {
+    return v;
+  }
+}
+template <FeatureMap M, class V>
+LIMEN_INLINE V feature_slope(const V& v) {
+  using Real = typename V::value_type;
+  const V zero(Real(0)), one(Real(1));
+  if constexpr (M == FeatureMap::elu_plus_one) {
+    return simd::select(v > zero, one, math::exp(simd::min(zero, v)));
+  } else if constexpr (M == FeatureMap::relu) {
+    return simd::select(v > zero, one, zero);
+  } else {
+    return one;
+  }
+}
+
+}  // namespace detail
+
+template <class Real, Index H, Index d, Index P>
+struct LinearAttentionState {
+  Fixed<Real, H, d, P> s;  ///< S, and z as its last column
+};
+
+template <LinearAttentionConfig C, class S = float>
+struct LinearAttention {
+  static_assert(C.d_model > 0, "LinearAttention: .d_model must be positive");
+  static_assert(C.n_heads > 0 && (C.d_head > 0 || C.d_model % C.n_heads == 0),
+                "LinearAttention: .n_heads must divide .d_model, or .d_head be given");
+  static_assert(!C.normalize || C.map != FeatureMap::identity,
+                "LinearAttention: what is normalised must not change its sign: "
+                "take another .map, or .normalize = false");
+  static_assert(C.eps > 0, "LinearAttention: .eps must be positive");
+
+  static constexpr LinearAttentionConfig config = C;
+  static constexpr Index D = C.d_model, H = C.n_heads, d = C.d_head > 0 ? C.d_head : D / H;
+  static constexpr Index P = C.normalize ? d + 1 : d;  ///< values, and the 1
+  static constexpr Index in = D, out = D;
+  using Scalar = real_of<S>;
+  using Real = Scalar;
+  template <class T>
+  using with_scalar = LinearAttention<C, T>;
+
+  // ── What it has learned ────────────────────────────────────────────────────────────────────────
+  Weight<S, H * d, D> q_proj, k_proj, v_proj;  ///< W_q, W_k, W_v
+  Weight<S, D, H * d> o_proj;                  ///< W_o
+
+  template <class F, class... L>
+  static constexpr void visit(F&& f, L&... l) {
+    f("q_proj.weight", l.q_proj...);
+    f("k_proj.weight", l.k_proj...);
+    f("v_proj.weight", l.v_proj...);
+    f("o_proj.weight", l.o_proj...);
+  }
+
+  static LinearAttention initialized(Random& random) {
+    LinearAttention layer;
+    for_each_tensor([&](auto& tensor) { fill_fan_in(tensor, random); }, layer);
+    return layer;
+  }
+
+  static constexpr Index macs(Index rows) { return rows * (4 * D * H * d + 2 * H * d * P); }
+
+  // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
+  using State = std::conditional_t<C.causal, LinearAttentionState<Real, H, d, P>, NoState>;
+
+  /// x [T x D] -> y [T x D]
+  Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
+    if (!batch.fits(x.rows())) return {};
+    const FlushDenormals guard;
+    Cache cache;
+    return run(x, batch, cache, nullptr);
+  }
+
+  /// x [D] -> y [D].  Allocates nothing.
+  Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept
+    requires(C.causal)
+  {
+    const FlushDenormals guard;
+    auto q = linear(x, q_proj), k = linear(x, k_proj);
+    auto v = linear(x, v_proj);
+    Vector<Real, H * P> wide, o;
+    map(q.data(), q.data(), H * d);
+    map(k.data(), k.data(), H * d);
+    widen(v.matrix(), wide.matrix());
+    ssd_step(operands(q.matrix(), k.matrix(), wide.matrix()), state.s.data(), o.data());
+    divide(o.matrix(), v.matrix());
+    return linear(v, o_proj);
+  }
+
+  template <class... Asked>
+  Vector<Real, D> step(Asked&&...) const
+    requires(!C.causal)
+  {
+    static_assert(C.causal, "step: attention that is not .causal needs the whole sequence");
+    return {};
+  }
+
+  // ── Training ───────────────────────────────────────────────────────────────────────────────────
+  struct Cache {
+    Sequence<Real, D> x;               ///< [T x D]
+    Sequence<Real, H * d> q_in, k_in;  ///< before φ
+    Sequence<Real, H * d> q, k;        ///< after it
+    Sequence<Real, H * P> v;           ///< [v, 1]
+    Sequence<Real, H * P> sums;        ///< Sᵀ q, and z·q
+    Sequence<Real, H * d> o;           ///< what the heads say
+    KeptStates<Real> states;           ///< S every 128 rows, or all sums of the sequences
+  };
+
+  Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
+    requires(!is_prepared<S>)
+  {
+    if (!batch.fits(x.rows())) return {};
+    const FlushDenormals guard;
+    auto y = run(SequenceView<Real, D>(x), batch, cache, &cache.states);
+    cache.x = std::move(x);
+    return y;
+  }
+
+  /// With m = z·q + ε:  d(Sᵀq) = do / m,  d(z·q) = -(do·o) / m;  dq, dk, dv through the sums
+  /// (kernel/ssd.hpp), then through φ.
+  Sequence<Real, D> backward(SequenceView<Real, D> dy, Batch<State> batch, const Cache& c,
+                             LinearAttention& gradient) const
+    requires(!is_prepared<S>)
+  {
+    const Index T = dy.rows();
+    if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
+    const FlushDenormals guard;
+    add_linear_weight_gradient<Real, D, H * d>(dy, c.o, gradient.o_proj);
+    const auto d_o = linear_input_gradient<Real, D, H * d>(dy, o_proj);
+    Sequence<Real, H * P> ds(T), dw(T);
+    divide_back(d_o, c, ds);
+    Sequence<Real, H * d> dq(T), dk(T), dv(T);
+    if constexpr (C.causal) {
+      ssd_backward<Real>(operands(c.q.matrix(), c.k.matrix(), c.v.matrix()), s_part(batch),
+                         c.states, ds.matrix(), {dq.matrix(), dk.matrix(), dw.matrix(), {}, {}});
+    } else {
+      sum_back(batch, c, ds, dq, dk, dw);
+    }
+    for (Index i = 0; i < T * H; ++i) std::copy_n(dw.data() + i * P, d, dv.data() + i * d);
+    map_back(c.q_in, dq);
+    map_back(c.k_in, dk);
+    Sequence<Real, D> dx = linear_input_gradient<Real, H * d, D>(dq, q_proj);
+    add_linear_weight_gradient<Real, H * d, D>(dq, c.x, gradient.q_proj);
+    add_linear_weight_gradient<Real, H * d, D>(dk, c.x, gradient.k_proj);
+    add_linear_weight_gradient<Real, H * d, D>(dv, c.x, gradient.v_proj);
+    add_linear_input_gradient<Real, H * d, D>(dk, k_proj, dx);
+    add_linear_input_gradient<Real, H * d, D>(dv, v_proj, dx);
+    return dx;
+  }
+
+ private:
+  static constexpr std::array<Real, static_cast<std::size_t>(H)> kept_all = [] {
+    std::array<Real, static_cast<std::size_t>(H)> ones{};
+    for (Real& one : ones) one = 1;
+    return ones;
+  }();
+
+  static auto s_part(const Batch<State>& batch) {
+    return batch.part([](State& state) -> auto& { return state.s; });
+  }
+  static StateInputs<Real> operands(MatrixView<const Real> q, MatrixView<const Real> k,
+                                    MatrixView<const Real> v) noexcept {
+    return {H, H, d, P, q, k, v, {kept_all.data(), v.rows, H, 0}, {}, Real(1)};
+  }
+
+  static void map(const Real* from, Real* to, Index n) noexcept {
+    simd::transform(from, to, n, [](const auto& v) { return detail::feature<C.map>(v, C.floor); });
+  }
+  static void map_back(const Sequence<Real, H * d>& before, Sequence<Real, H * d>& dy) noexcept {
+    simd::for_each<Real>(dy.size(), [&](Index i, auto load, auto store) {
+      store(dy.data() + i,
+            load(dy.data() + i) * detail::feature_slope<C.map>(load(before.data() + i)));
+    });
+  }
+
+  /// [v, 1] of every head, without gaps as v is.
+  static void widen(MatrixView<const Real> v, MatrixView<Real> wide) noexcept {
+    for (Index i = 0; i < v.rows * H; ++i) {
+      std::copy_n(v.data + i * d, d, wide.data + i * P);
+      if constexpr (C.normalize) wide.data[i * P + d] = 1;
+    }
+  }
+  static void divide(MatrixView<const Real> sums, MatrixView<Real> o) noexcept {
+    for (Index i = 0; i < sums.rows * H; ++i) {
+      const Real* const s = sums.data + i * P;
+      Real by = 1;
+      if constexpr (C.normalize) by = 1 / (s[d] + static_cast<Real>(C.eps));
+      for (Index p = 0; p < d; ++p) o.data[i * d + p] = s[p] * by;
+    }
+  }
+  static void divide_back(const Sequence<Real, H * d>& d_o, const Cache& c,
+                          Sequence<Real, H * P>& ds) noexcept {
+    for (Index i = 0; i < d_o.rows() * H; ++i) {
+      const Real *const down = d_o.data() + i * d, *const o = c.o.data() + i * d;
+      Real* const to = ds.data() + i * P;
+      Real by = 1, along = 0;
+      if constexpr (C.normalize) by = 1 / (c.sums.data()[i * P + d] + static_cast<Real>(C.eps));
+      for (Index p = 0; p < d; ++p) {
+        to[p] = down[p] * by;
+        along += down[p] * o[p];
+      }
+      if constexpr (C.normalize) to[d] = -along * by;
+    }
+  }
+
+  /// f(rows of the sequence, columns of head h in q and k, in v, S [d x P]) for all.
+  template <class F>
+  static void for_each_head(const Batch<State>& batch, Index rows, F f) {
+    Buffer<Real> space(2 * d * P);
+    for (Index b = 0; b < batch.count(); ++b) {
+      const Index first = batch.begin(b), count = batch.end(b, rows) - first;
+      if (count == 0) continue;
+      for (Index h = 0; h < H; ++h) {
+        for (Real& s : space) s = 0;
+        f([&](auto& x) { return x.matrix().middle_rows(first, count).middle_cols(h * d, d); },
+          [&](auto& v) { return v.matrix().middle_rows(first, count).middle_cols(h * P, P); },
+          MatrixView<Real>{space.data(), d, P, P}, MatrixView<Real>{space.data() + d * P, d, P, P});
+      }
+    }
+  }
+  /// Without causality: S = Σ k vᵀ, then Sᵀ q.
+  static void sum(const Batch<State>& batch, Cache& c) {
+    for_each_head(batch, c.q.rows(), [&](auto keys, auto values, auto s, auto) {
+      add_product_tn<Real>(keys(c.k), values(c.v), s);
+      product_nn<Real>(keys(c.q), s, values(c.sums));
+    });
+  }
+  /// dS = Σ q dsᵀ,  dq = S ds,  dk = dS v,  dv = dSᵀ k
+  static void sum_back(const Batch<State>& batch, const Cache& c, const Sequence<Real, H * P>& ds,
+                       Sequence<Real, H * d>& dq, Sequence<Real, H * d>& dk,
+                       Sequence<Real, H * P>& dv) {
+    for_each_head(batch, c.q.rows(), [&](auto keys, auto values, auto s, auto back) {
+      add_product_tn<Real>(keys(c.k), values(c.v), s);
+      add_product_tn<Real>(keys(c.q), values(ds), back);
+      product_nt<Real>(values(ds), s, keys(dq));
+      product_nt<Real>(values(c.v), back, keys(dk));
+      product_nn<Real>(keys(c.k), back, values(dv));
+    });
+  }
+
+  Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch, Cache& c,
+                        KeptStates<Real>* kept) const {
+    const Index T = x.rows();
+    c.q_in = linear(x, q_proj);
+    c.k_in = linear(x, k_proj);
+    c.o = linear(x, v_proj);
+    c.v = Sequence<Real, H * P>(T);
+    widen(c.o.matrix(), c.v.matrix());
+    c.q = Sequence<Real, H * d>(T);
+    c.k = Sequence<Real, H * d>(T);
+    map(c.q_in.data(), c.q.data(), c.q.size());
+    map(c.k_in.data(), c.k.data(), c.k.size());
+    c.sums = Sequence<Real, H * P>(T);
+    if constexpr (C.causal) {
+      ssd(operands(c.q.matrix(), c.k.matrix(), c.v.matrix()), s_part(batch), c.sums.matrix(), kept);
+    } else {
+      sum(batch, c);
+    }
+    divide(c.sums.matrix(), c.o.matrix());
+    return linear(c.o, o_proj);
+  }
+};
+
+}  // namespace limen::inline LIMEN_ABI
