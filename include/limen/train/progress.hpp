@@ -55,6 +55,13 @@ class Progress {
     shown_ = true;
   }
 
+  /// Takes the line away, so that something else can be printed.
+  void clear() {
+    if (shown_) std::fputs("\r\033[K", out_);
+    std::fflush(out_);
+    shown_ = false;
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
