@@ -56,7 +56,7 @@ TEST_CASE("A file that is not this state says what it is, and nothing is loaded"
   REQUIRE(message<Other::State>(bytes, "delta").find(std::to_string(sizeof(State)) + " bytes") !=
           std::string::npos);
   REQUIRE(message<State>({}, "delta").find("wanted a file of a state") != std::string::npos);
-  for (const std::size_t size : {1, 31, 33, 40}) {  // cut anywhere
+  for (const std::size_t size : {1u, 31u, 33u, 40u}) {  // cut anywhere
     REQUIRE_FALSE(message<State>(std::span(bytes).first(size), "delta").empty());
   }
   REQUIRE_FALSE(message<State>(std::span(bytes).first(bytes.size() - 1), "delta").empty());
@@ -66,9 +66,9 @@ TEST_CASE("A file that is not this state says what it is, and nothing is loaded"
   auto magic = bytes;
   magic[0] = std::byte{'L'};
   REQUIRE(message<State>(magic, "delta").find("something else") != std::string::npos);
-  auto version = bytes;
-  version[8] = std::byte{2};
-  REQUIRE(message<State>(version, "delta").find("wanted version 1, found version 2") !=
+  auto newer = bytes;
+  newer[8] = std::byte{2};
+  REQUIRE(message<State>(newer, "delta").find("wanted version 1, found version 2") !=
           std::string::npos);
   auto name = bytes;  // a name longer than the memory of the world
   for (std::size_t i = 24; i < 32; ++i) name[i] = std::byte{0xff};
