@@ -52,6 +52,7 @@ struct Gru {
   using Real = S;
   template <class T>
   using with_scalar = Gru<C, T>;
+  static constexpr Index macs(Index rows) { return rows * 3 * H * (I + H); }
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
   Tensor<Real, 3 * H, I> weight_ih;               ///< W_i
@@ -223,6 +224,7 @@ struct Gru<C, Prepared<R>> {
   using State = GruState<Real, H>;
   template <class T>
   using with_scalar = Gru<C, T>;
+  static constexpr Index macs(Index rows) { return rows * 3 * H * (I + H); }
 
   void prepare_from(const Gru<C, Real>& learned) {
     constexpr Real sigma = -math::detail::log2_e<Real>, factors[] = {sigma, sigma, 2 * sigma};

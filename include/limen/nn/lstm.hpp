@@ -47,6 +47,7 @@ struct Lstm {
   using Real = S;
   template <class T>
   using with_scalar = Lstm<C, T>;
+  static constexpr Index macs(Index rows) { return rows * 4 * H * (I + H); }
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
   Tensor<Real, 4 * H, I> weight_ih;               ///< W_i
@@ -210,6 +211,7 @@ struct Lstm<C, Prepared<R>> {
   using State = LstmState<Real, H>;
   template <class T>
   using with_scalar = Lstm<C, T>;
+  static constexpr Index macs(Index rows) { return rows * 4 * H * (I + H); }
 
   void prepare_from(const Lstm<C, Real>& learned) {
     constexpr Real sigma = -math::detail::log2_e<Real>,
