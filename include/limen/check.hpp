@@ -35,7 +35,7 @@ struct Options {
   bool training_is_inference = true;  ///< false for layers that measure the batch while training
   bool rows_are_independent = true;   ///< false likewise: a sequence sees others of its batch
   bool state_has_slope = true;        ///< false where the state holds more than real numbers
-  bool causal = true;  ///< false for layers that see the future: they cannot be cut
+  bool causal = true;                 ///< false for layers that see the future: they cannot be cut
   bool nan_stays = true;              ///< check that NaN poisons its own sequence only
   int most_slopes = 400;              ///< elements of one tensor whose slope is measured
   std::size_t (*allocations)() = nullptr;  ///< how often the program asked for memory, if you count
@@ -472,10 +472,11 @@ class Laws {
       broke(law, "rows of dx", static_cast<double>(dx.rows()), static_cast<double>(rows));
       return;
     }
-    if (options_.tokens == 0) sampled(x.size(), [&](Index i) {
-      compare(law, "input", i, static_cast<double>(dx.data()[i]), slope(x.data()[i]),
-              options_.slope);
-    });
+    if (options_.tokens == 0)
+      sampled(x.size(), [&](Index i) {
+        compare(law, "input", i, static_cast<double>(dx.data()[i]), slope(x.data()[i]),
+                options_.slope);
+      });
     for_each_parameter(
         [&](const std::string& name, auto& parameter, const auto& d) {
           if constexpr (!is_statistic<std::remove_cvref_t<decltype(parameter)>>) {

@@ -1,7 +1,28 @@
 #pragma once
 /// @file  All of limen, except what only tests use (check.hpp) and what needs a further library
-/// (io/digits.hpp: zlib, train/orthogonal.hpp: Eigen's decompositions). A program that counts its compile time includes the layers it uses.
+/// (io/digits.hpp: zlib, train/orthogonal.hpp: Eigen's decompositions). A program that counts its
+/// compile time includes the layers it uses.
 
+#include <limen/attention/attend.hpp>
+#include <limen/attention/attention_config.hpp>
+#include <limen/attention/gate.hpp>
+#include <limen/attention/gate_layouts.hpp>
+#include <limen/attention/held.hpp>
+#include <limen/attention/kv_cache.hpp>
+#include <limen/attention/measures.hpp>
+#include <limen/attention/multi_head_attention.hpp>
+#include <limen/attention/rope.hpp>
+#include <limen/compose/branch.hpp>
+#include <limen/compose/gated.hpp>
+#include <limen/compose/parallel.hpp>
+#include <limen/compose/parts.hpp>
+#include <limen/compose/repeat.hpp>
+#include <limen/compose/residual.hpp>
+#include <limen/compose/routes.hpp>
+#include <limen/compose/rules.hpp>
+#include <limen/compose/sequential.hpp>
+#include <limen/compose/switch.hpp>
+#include <limen/compose/tap.hpp>
 #include <limen/core/batch.hpp>
 #include <limen/core/bfloat16.hpp>
 #include <limen/core/config.hpp>
@@ -21,6 +42,12 @@
 #include <limen/core/simd.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/core/tensor.hpp>
+#include <limen/io/checkpoint.hpp>
+#include <limen/io/dtype.hpp>
+#include <limen/io/file.hpp>
+#include <limen/io/safetensors.hpp>
+#include <limen/io/safetensors_header.hpp>
+#include <limen/io/state_file.hpp>
 #include <limen/kernel/activation.hpp>
 #include <limen/kernel/affine_scan.hpp>
 #include <limen/kernel/attention.hpp>
@@ -68,6 +95,12 @@
 #include <limen/kernel/tiny.hpp>
 #include <limen/kernel/tiny_gates.hpp>
 #include <limen/kernel/top_k.hpp>
+#include <limen/moe/experts.hpp>
+#include <limen/moe/losses.hpp>
+#include <limen/moe/mixture_of_depths.hpp>
+#include <limen/moe/mixture_of_experts.hpp>
+#include <limen/moe/router.hpp>
+#include <limen/moe/top_k_router.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/batch_norm.hpp>
 #include <limen/nn/causal_conv.hpp>
@@ -88,17 +121,6 @@
 #include <limen/nn/rnn.hpp>
 #include <limen/nn/taps.hpp>
 #include <limen/nn/weight.hpp>
-#include <limen/compose/branch.hpp>
-#include <limen/compose/gated.hpp>
-#include <limen/compose/parallel.hpp>
-#include <limen/compose/parts.hpp>
-#include <limen/compose/repeat.hpp>
-#include <limen/compose/residual.hpp>
-#include <limen/compose/routes.hpp>
-#include <limen/compose/rules.hpp>
-#include <limen/compose/sequential.hpp>
-#include <limen/compose/switch.hpp>
-#include <limen/compose/tap.hpp>
 #include <limen/ssm/decay_rates.hpp>
 #include <limen/ssm/delta_net.hpp>
 #include <limen/ssm/discretize.hpp>
@@ -115,21 +137,6 @@
 #include <limen/ssm/rg_lru.hpp>
 #include <limen/ssm/s4d.hpp>
 #include <limen/ssm/s5.hpp>
-#include <limen/attention/attend.hpp>
-#include <limen/attention/attention_config.hpp>
-#include <limen/attention/gate.hpp>
-#include <limen/attention/gate_layouts.hpp>
-#include <limen/attention/held.hpp>
-#include <limen/attention/kv_cache.hpp>
-#include <limen/attention/measures.hpp>
-#include <limen/attention/multi_head_attention.hpp>
-#include <limen/attention/rope.hpp>
-#include <limen/moe/experts.hpp>
-#include <limen/moe/losses.hpp>
-#include <limen/moe/mixture_of_depths.hpp>
-#include <limen/moe/mixture_of_experts.hpp>
-#include <limen/moe/router.hpp>
-#include <limen/moe/top_k_router.hpp>
 #include <limen/train/adamw.hpp>
 #include <limen/train/average.hpp>
 #include <limen/train/chunks.hpp>
@@ -146,9 +153,3 @@
 #include <limen/train/sequences.hpp>
 #include <limen/train/sgd.hpp>
 #include <limen/train/trainer.hpp>
-#include <limen/io/checkpoint.hpp>
-#include <limen/io/dtype.hpp>
-#include <limen/io/file.hpp>
-#include <limen/io/safetensors.hpp>
-#include <limen/io/safetensors_header.hpp>
-#include <limen/io/state_file.hpp>

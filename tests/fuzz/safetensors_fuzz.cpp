@@ -18,8 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const limen::StoredTensor& t : file->tensors()) {
     total += t.bytes();
     std::vector<double> numbers(t.size() <= size ? static_cast<std::size_t>(t.size()) : 0);
-    static_cast<void>(
-        static_cast<bool>(file->read_converted(t, std::span<double>(numbers))));
+    static_cast<void>(static_cast<bool>(file->read_converted(t, std::span<double>(numbers))));
     if (file->find(t.name) == nullptr) std::abort();
   }
   if (total > size) std::abort();

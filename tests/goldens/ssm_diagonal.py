@@ -8,7 +8,6 @@ Needs `pip install transformers`. All in float64, forward, backward and last sta
 a multiple of 1/64: float and double start from the same numbers.
 """
 
-import math
 from pathlib import Path
 
 import torch

@@ -109,7 +109,7 @@ TEST_CASE("Gru computes what PyTorch does", "[nn][gru][golden]") {
   check_gru<GruConfig{.d_in = 3, .d_hidden = 5}>(LIMEN_RUN(b), {LIMEN_WEIGHTS(b), LIMEN_BIASES(b)},
                                                  LIMEN_STATE(b, h));
   check_gru<GruConfig{.d_in = 2, .d_hidden = 9, .bias = false}>(LIMEN_RUN(c), {LIMEN_WEIGHTS(c)},
-                                                                 LIMEN_STATE(c, h));
+                                                                LIMEN_STATE(c, h));
 }
 
 TEST_CASE("Lstm computes what PyTorch does", "[nn][lstm][golden]") {

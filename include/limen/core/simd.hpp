@@ -324,8 +324,8 @@ LIMEN_INLINE xsimd::batch<T, A> zip(const xsimd::batch<T, A>& a, const xsimd::ba
   if constexpr (std::is_convertible_v<xsimd::batch<T, A>, N>) {
     return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
       constexpr int first = static_cast<int>(First), lanes = static_cast<int>(n);
-      return xsimd::batch<T, A>(__builtin_shufflevector(
-          static_cast<N>(a), static_cast<N>(b), (first + I / 2 + (I % 2) * lanes)...));
+      return xsimd::batch<T, A>(__builtin_shufflevector(static_cast<N>(a), static_cast<N>(b),
+                                                        (first + I / 2 + (I % 2) * lanes)...));
     }(std::make_integer_sequence<int, static_cast<int>(n)>{});
   } else {
     alignas(64) T from[2][n], to[n];
@@ -546,8 +546,8 @@ LIMEN_INLINE V reduce_add_each(const V* v) {
   return sums[0];
 }
 
-/// v, in a register: g++ would rather load it again at each use where that saves an instruction, and
-/// an inner loop is then bound by loads.
+/// v, in a register: g++ would rather load it again at each use where that saves an instruction,
+/// and an inner loop is then bound by loads.
 template <class V>
 LIMEN_INLINE V in_register(const V& v) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(LIMEN_SCALAR)

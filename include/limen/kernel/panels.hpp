@@ -2,8 +2,8 @@
 /// @file  Panels: a weight laid out so that a product reads it from front to back.
 ///
 /// w [N x K], one row per output, becomes ceil(N / panel_width) panels [K][panel_width]: the k-th
-/// weights of neighbouring outputs side by side, zeros behind N. A product keeps one panel's sums in
-/// two vectors and never adds across lanes.
+/// weights of neighbouring outputs side by side, zeros behind N. A product keeps one panel's sums
+/// in two vectors and never adds across lanes.
 
 #include <utility>
 
@@ -76,7 +76,8 @@ void pack_cols_panel(MatrixView<const Real> w, Index n0, Index k0, Index k1, Rea
       simd::store(to + lanes, simd::load<V>(from + lanes));
     } else {
       simd::store(to, simd::load<V>(from, left));
-      simd::store(to + lanes, left > lanes ? simd::load<V>(from + lanes, left - lanes) : V(Real(0)));
+      simd::store(to + lanes,
+                  left > lanes ? simd::load<V>(from + lanes, left - lanes) : V(Real(0)));
     }
   }
 }

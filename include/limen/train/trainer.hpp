@@ -165,7 +165,8 @@ class Trainer {
     Schedule schedule;
     Inventory counters;  // first, as they must make sense before anything else is touched
     list(counters, at, schedule);
-    if (Status s = limen::load(counters, *file, {.ignore_extra = true, .finite = false}); !s) return s;
+    if (Status s = limen::load(counters, *file, {.ignore_extra = true, .finite = false}); !s)
+      return s;
     if (Status s = schedule.check(); !s) return s;
     if (at.step < 0 || at.epoch < 0 || at.worse < 0) {
       return Error{"trainer.step, .epoch, .worse", "0 or more", "less in " + file->file_name()};
