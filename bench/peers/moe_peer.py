@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The mixture of experts of transformers (Mixtral, its loop over experts) beside moe.layer/EekK/T and
-moe.train/EekK/T: float32, d 512, hidden 1024.
+"""The mixture of experts of transformers (Mixtral, its loop over experts) beside moe.layer/EekK/T
+and moe.train/EekK/T: float32, d 512, hidden 1024.
 """
 
 import common
