@@ -5,10 +5,13 @@
 
 #include <limen/attention/attend.hpp>
 #include <limen/attention/attention_config.hpp>
+#include <limen/attention/cross_attention.hpp>
 #include <limen/attention/gate.hpp>
 #include <limen/attention/gate_layouts.hpp>
 #include <limen/attention/held.hpp>
 #include <limen/attention/kv_cache.hpp>
+#include <limen/attention/linear_attention.hpp>
+#include <limen/attention/maps.hpp>
 #include <limen/attention/measures.hpp>
 #include <limen/attention/multi_head_attention.hpp>
 #include <limen/attention/rope.hpp>
@@ -42,6 +45,18 @@
 #include <limen/core/simd.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/core/tensor.hpp>
+#include <limen/exit/adaptive_computation.hpp>
+#include <limen/exit/budget.hpp>
+#include <limen/exit/calibration.hpp>
+#include <limen/exit/early_exit.hpp>
+#include <limen/exit/exit_loss.hpp>
+#include <limen/exit/exit_macs.hpp>
+#include <limen/exit/exit_plan.hpp>
+#include <limen/exit/live_rows.hpp>
+#include <limen/exit/policies.hpp>
+#include <limen/exit/ponder.hpp>
+#include <limen/exit/ponder_steps.hpp>
+#include <limen/exit/scores.hpp>
 #include <limen/io/checkpoint.hpp>
 #include <limen/io/dtype.hpp>
 #include <limen/io/file.hpp>
@@ -54,6 +69,7 @@
 #include <limen/kernel/attention_backward.hpp>
 #include <limen/kernel/attention_decode.hpp>
 #include <limen/kernel/chunk.hpp>
+#include <limen/kernel/compact.hpp>
 #include <limen/kernel/conv.hpp>
 #include <limen/kernel/decay.hpp>
 #include <limen/kernel/delta.hpp>
@@ -95,11 +111,16 @@
 #include <limen/kernel/tiny.hpp>
 #include <limen/kernel/tiny_gates.hpp>
 #include <limen/kernel/top_k.hpp>
+#include <limen/moe/expert_choice_router.hpp>
 #include <limen/moe/experts.hpp>
 #include <limen/moe/losses.hpp>
 #include <limen/moe/mixture_of_depths.hpp>
 #include <limen/moe/mixture_of_experts.hpp>
+#include <limen/moe/noisy_top_k_router.hpp>
 #include <limen/moe/router.hpp>
+#include <limen/moe/shared_expert.hpp>
+#include <limen/moe/sinkhorn_router.hpp>
+#include <limen/moe/soft_mixture_of_experts.hpp>
 #include <limen/moe/top_k_router.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/batch_norm.hpp>
