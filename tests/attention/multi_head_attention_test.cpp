@@ -96,10 +96,10 @@ TEST_CASE("A full cache refuses: step with NaN and a count, forward before anyth
   Attention<small, double>::State state{};
   const Sequence<double, 2> three{{1, 0}, {0, 1}, {1, 1}};
   layer.forward(three, state);
-  const auto kept = state;
+  const auto kept = state.save();
   REQUIRE_THROWS_WITH(layer.forward(Sequence<double, 2>{{1, 0}, {0, 1}}, state),
                       "KV cache of sequence 0: wanted at most 4 tokens, found 5");
-  REQUIRE(std::memcmp(&state, &kept, sizeof state) == 0);
+  REQUIRE(state.save() == kept);
   REQUIRE(std::isfinite(layer.step(three.row(0), state)[0]));
   REQUIRE(state.seen == 4);
   REQUIRE(std::isnan(layer.step(three.row(0), state)[0]));
@@ -145,12 +145,12 @@ TEST_CASE("Many streams that decode together are each alone", "[attention][kv_ca
       const auto y = layer.forward(middle_rows(x, 0, offsets.back()),
                                    Batch<State>(std::span<State>(now), offsets));
       for (std::size_t b = 0; b < 3; ++b) {
-        State one = alone[b];
+        State single = alone[b];
         for (Index t = offsets[b]; t < offsets[b + 1]; ++t) {
-          const auto row = layer.step(x.row(t), one);
+          const auto row = layer.step(x.row(t), single);
           for (Index c = 0; c < 17; ++c) REQUIRE(std::abs(row[c] - y(t, c)) < 1e-5f);
         }
-        REQUIRE(now[b].seen == one.seen);
+        REQUIRE(now[b].seen == single.seen);
       }
     }
   }

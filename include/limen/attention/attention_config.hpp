@@ -87,7 +87,7 @@ struct AttentionChecks {
 /// 2^(-8 (h + 1) / p) for the first p = 2^⌊log2 H⌋ heads, 2^(-4 (2h + 1) / p) for the others.
 /// Press et al., arXiv:2108.12409, and its authors' code for other numbers of heads.
 template <class Real, Index H>
-inline const auto alibi_slopes = [] {
+std::array<Real, static_cast<std::size_t>(H)> make_alibi_slopes() {
   std::array<Real, static_cast<std::size_t>(H)> slopes{};
   Index p = 1;
   while (2 * p <= H) p *= 2;
@@ -98,7 +98,10 @@ inline const auto alibi_slopes = [] {
         static_cast<Real>(std::exp2(power / static_cast<double>(p)));
   }
   return slopes;
-}();
+}
+template <class Real, Index H>
+inline const std::array<Real, static_cast<std::size_t>(H)> alibi_slopes =
+    make_alibi_slopes<Real, H>();
 
 }  // namespace detail
 }  // namespace limen::inline LIMEN_ABI

@@ -36,7 +36,7 @@ struct Attention {
   static constexpr Index D = C.d_model, H = C.n_heads, K = C.kv_heads(), d = C.head_width();
   static constexpr Index in = D, out = D, G = C.gate_width();
   static constexpr bool normed = C.qk_norm != QkNorm::none;
-  static constexpr bool gated = C.gate.on() && C.gate.from_input;
+  static constexpr bool has_gate = C.gate.on(), gated = has_gate && C.gate.from_input;
   using Scalar = real_of<S>;
   using Real = Scalar;
   template <class T>
@@ -53,7 +53,7 @@ struct Attention {
   Optional<normed, Tensor<Real, d>> q_norm, k_norm;  ///< one for all heads
   Optional<gated, Weight<S, G, D>> gate_proj;        ///< W_g
   Optional<gated && C.gate.bias, Tensor<Real, G>> gate_bias;
-  Optional<C.gate.on() && !gated, Tensor<Real, G>> gate;  ///< z, where it is not made of x
+  Optional<has_gate && !gated, Tensor<Real, G>> gate;  ///< z, where it is not made of x
   Optional<C.sink, Tensor<Real, H>> sinks;
 
   template <class F, class... L>
@@ -191,7 +191,7 @@ struct Attention {
     if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
     using enum GatePosition;
-    Sequence<Real, G> dz(C.gate.on() ? T : 0);
+    Sequence<Real, G> dz(has_gate ? T : 0);
     const Real* const z = scores_of(c);
     Sequence<Real, D> dx(T), du = dy.copy();
     gate_back<G5>(z, 1, c.y_ungated, du, dz);
@@ -235,24 +235,29 @@ struct Attention {
     }
     if constexpr (gated) back(dz, gate_proj, gradient.gate_proj);
     if constexpr (gated && C.gate.bias) add_bias_gradient<Real, G>(dz, gradient.gate_bias);
-    if constexpr (C.gate.on() && !gated) add_bias_gradient<Real, G>(dz, gradient.gate);
+    if constexpr (has_gate && !gated) add_bias_gradient<Real, G>(dz, gradient.gate);
     return dx;
   }
 
  private:
   static RopeRule rope() noexcept { return rope_rule<C.rope, d>(); }
 
+  // Constants of their own: clang 16 fails on such fields of a config that holds others.
+  static constexpr Real scale = static_cast<Real>(C.scale), cap = static_cast<Real>(C.soft_cap);
+  static constexpr bool causal = C.causal;
+  static constexpr Index window = C.window, first = C.first;
+
   detail::Attending<Real> attending() const noexcept {
     detail::Attending<Real> a;
     a.rule.query_heads = H;
     a.rule.key_heads = K;
-    a.rule.scale = static_cast<Real>(C.scale);
-    a.rule.causal = C.causal;
-    a.rule.window = C.window;
-    a.rule.soft_cap = static_cast<Real>(C.soft_cap);
+    a.rule.scale = scale;
+    a.rule.causal = causal;
+    a.rule.window = window;
+    a.rule.soft_cap = cap;
     if constexpr (C.alibi) a.rule.slopes = detail::alibi_slopes<Real, H>.data();
     if constexpr (C.sink) a.rule.sinks = sinks.data();
-    a.first = C.first;
+    a.first = first;
     if constexpr (C.rope.on()) a.rope = rope();
     return a;
   }

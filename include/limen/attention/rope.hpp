@@ -66,13 +66,17 @@ inline void rope_frequencies(const RopeConfig& c, Index R, double* f) {
   }
 }
 
+template <Index R>
+std::array<double, static_cast<std::size_t>(R / 2)> rope_frequencies(const RopeConfig& c) {
+  std::array<double, static_cast<std::size_t>(R / 2)> f{};
+  rope_frequencies(c, R, f.data());
+  return f;
+}
+
 /// Worked out before main, so that a step neither waits nor computes it.
 template <RopeConfig C, Index R>
-inline const auto rope_table = [] {
-  std::array<double, static_cast<std::size_t>(R / 2)> f{};
-  rope_frequencies(C, R, f.data());
-  return f;
-}();
+inline const std::array<double, static_cast<std::size_t>(R / 2)> rope_table =
+    rope_frequencies<R>(C);
 
 /// What turns heads of d channels.
 template <RopeConfig C, Index d>
