@@ -247,7 +247,7 @@ Loss<Real, D> ponder_loss(SequenceView<Real, D> y, std::span<const int> labels,
           }
           const Real* from = y.row(t).data();
           Real* to = dy.row(t);
-          row.halt([from](Index n) { return static_cast<double>(from[n * O + C]); });
+          row.halt([&](Index n) { return static_cast<double>(from[n * O + C]); });
           for (Index n = 0; n < N; ++n) {
             const double own = detail::cross_entropy<Real>(
                 MatrixView<const Real>{from + n * O, 1, C, C}, std::span<const int>(&label, 1),
