@@ -82,16 +82,16 @@ struct Attention {
     fill_fan_in(layer.o_proj, random);
     if constexpr (gated) fill_fan_in(layer.gate_proj, random);
     if constexpr (normed) {
-      fill(layer.q_norm, C.qk_norm == QkNorm::rms ? 1 : 0);
-      fill(layer.k_norm, C.qk_norm == QkNorm::rms ? 1 : 0);
+      fill(layer.q_norm, 1 - norm_offset);
+      fill(layer.k_norm, 1 - norm_offset);
     }
     return layer;
   }
 
   /// Of one sequence.
   static constexpr Index macs(Index rows) {
-    const Index seen = C.window > 0 && C.window < rows ? C.window : rows;
-    const Index pairs = C.causal ? seen * (seen + 1) / 2 + (rows - seen) * seen : rows * seen;
+    const Index seen = window > 0 && window < rows ? window : rows;
+    const Index pairs = causal ? seen * (seen + 1) / 2 + (rows - seen) * seen : rows * seen;
     return rows * D * (2 * (H + K) * d + (gated ? G : 0)) + 2 * pairs * H * d;
   }
 
@@ -240,12 +240,14 @@ struct Attention {
   }
 
  private:
-  static RopeRule rope() noexcept { return rope_rule<C.rope, d>(); }
-
-  // Constants of their own: clang 16 fails on such fields of a config that holds others.
+  // Constants of their own: of a config that holds others, clang 16 reads fields wrongly at run
+  // time.
+  static constexpr double eps = C.norm_eps;
   static constexpr Real scale = static_cast<Real>(C.scale), cap = static_cast<Real>(C.soft_cap);
   static constexpr bool causal = C.causal;
   static constexpr Index window = C.window, first = C.first;
+
+  static RopeRule rope() noexcept { return rope_rule<C.rope, d>(); }
 
   detail::Attending<Real> attending() const noexcept {
     detail::Attending<Real> a;
@@ -306,7 +308,7 @@ struct Attention {
     if constexpr (normed) {
       const auto one = [](MatrixView<Real> x, const Real* w, Real* r) {
         const MatrixView<Real> heads{x.data, x.rows * (x.cols / d), d, d};
-        rms_norm<Real>(heads, w, norm_offset, C.norm_eps, heads, r);
+        rms_norm<Real>(heads, w, norm_offset, eps, heads, r);
       };
       one(q, q_norm.data(), q_r);
       one(k, k_norm.data(), k_r);
@@ -353,7 +355,7 @@ struct Attention {
     c.sequences = detail::rows_of(batch, T);
     if constexpr (C.rope.on()) turn(c.rows(), 1, c.q.matrix(), c.k.matrix());
     c.o = Sequence<Real, H * d>(T);
-    c.lse = Buffer<Real>(Keep || C.first > 0 ? T * H : 0);
+    c.lse = Buffer<Real>(Keep || first > 0 ? T * H : 0);
     const auto how = attending();
     if (!Keep && taps == nullptr) detail::read_few(how, batch, c.sequences, c.q, c.k, c.v, c.o);
     detail::gather_held(batch, c.sequences, c.k, c.v);
