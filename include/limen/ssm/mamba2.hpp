@@ -35,7 +35,7 @@ struct Mamba2Config {
   bool bias = false;      ///< of both projections
   bool conv_bias = true;  ///< of the convolution
   Index norm_groups = 0;  ///< pieces of E that are normalised apart; 0: G, as state-spaces/mamba
-                          ///< has it (transformers: 1)
+                          ///< and transformers have it
   double eps = 1e-5;      ///< of the norm
   double step_low = 0;    ///< δ is not smaller
   double step_high = std::numeric_limits<double>::infinity();  ///< nor larger
