@@ -107,8 +107,8 @@ void add() {
   };
   const auto kinds = [&](const std::string& what, const std::string& size, auto of_gru,
                          auto of_lstm) {
-    register_one("nn.gru." + what + "/" + size, of_gru);
-    register_one("nn.lstm." + what + "/" + size, of_lstm);
+    register_one("gru." + what + "/" + size, of_gru);
+    register_one("lstm." + what + "/" + size, of_lstm);
   };
   const std::string h = std::to_string(H);
   for (const Index T : {64, 512}) {
@@ -146,13 +146,13 @@ void add() {
   for (const int threads : {1, 2}) {
     const std::string suffix = threads == 2 ? "/threads:2" : "";
     benchmark::RegisterBenchmark(
-        ("nn.gru.digits/32x8x1797" + suffix).c_str(),
+        ("gru.digits/32x8x1797" + suffix).c_str(),
         [=](benchmark::State& run) { trains<Digits>(run, 3, 8, 1797, threads); })
         ->UseRealTime();
   }
-  benchmark::RegisterBenchmark("nn.gru.denormals/sound",
+  benchmark::RegisterBenchmark("gru.denormals/sound",
                                [](benchmark::State& run) { denormals(run, false); });
-  benchmark::RegisterBenchmark("nn.gru.denormals/silence",
+  benchmark::RegisterBenchmark("gru.denormals/silence",
                                [](benchmark::State& run) { denormals(run, true); });
   return true;
 }();

@@ -116,16 +116,15 @@ void add() {
   constexpr double h = double{H};
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
   constexpr int hand = H <= 32 ? int{H} : 32;
-  both("nn.gru.step", 6 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfGru>,
+  both("gru.step", 6 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfGru>,
        by_hand<prototypes::Gru<hand>>);
-  both("nn.lstm.step", 8 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfLstm>,
+  both("lstm.step", 8 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfLstm>,
        by_hand<prototypes::Lstm<hand>>);
-  both("nn.mlp.step", 2 * h * (h + 2), ours<typename Models<H>::Mlp>,
-       by_hand<prototypes::Mlp<hand>>);
+  both("mlp.step", 2 * h * (h + 2), ours<typename Models<H>::Mlp>, by_hand<prototypes::Mlp<hand>>);
 #else
-  both("nn.gru.step", 6 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfGru>, 0);
-  both("nn.lstm.step", 8 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfLstm>, 0);
-  both("nn.mlp.step", 2 * h * (h + 2), ours<typename Models<H>::Mlp>, 0);
+  both("gru.step", 6 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfGru>, 0);
+  both("lstm.step", 8 * h * (h + 1) + 2 * h, ours<typename Models<H>::OfLstm>, 0);
+  both("mlp.step", 2 * h * (h + 2), ours<typename Models<H>::Mlp>, 0);
 #endif
 }
 

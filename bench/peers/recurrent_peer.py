@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PyTorch beside nn.gru... and nn.lstm...: torch.nn.GRU and LSTM in float32, [B, T, width]."""
+"""PyTorch beside gru... and lstm...: torch.nn.GRU and LSTM in float32, [B, T, width]."""
 
 import common
 import torch
@@ -45,7 +45,7 @@ def unit_step(kind: str, h: int):
 
 
 def stream(kind: str, h: int):
-    """One sample in, one out: nn.gru.step and nn.lstm.step run 256 of them."""
+    """One sample in, one out: gru.step and lstm.step run 256 of them."""
     layer, head = KINDS[kind](1, h, batch_first=True).eval(), torch.nn.Linear(h, 1).eval()
     x, state = torch.randn(256, 1, 1, 1), torch.zeros(1, 1, h)
     if kind == "lstm":
@@ -64,9 +64,9 @@ def stream(kind: str, h: int):
 if __name__ == "__main__":
     common.run(
         {
-            r"nn\.(gru|lstm)\.forward/(\d+)x(\d+)x(\d+)": forward,
-            r"nn\.(gru|lstm)\.(training|digits)/(\d+)x(\d+)x(\d+)": training,
-            r"nn\.(gru|lstm)\.unit_step/(\d+)": unit_step,
-            r"nn\.(gru|lstm)\.step/(\d+)": stream,
+            r"(gru|lstm)\.forward/(\d+)x(\d+)x(\d+)": forward,
+            r"(gru|lstm)\.(training|digits)/(\d+)x(\d+)x(\d+)": training,
+            r"(gru|lstm)\.unit_step/(\d+)": unit_step,
+            r"(gru|lstm)\.step/(\d+)": stream,
         }
     )
