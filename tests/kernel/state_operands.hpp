@@ -67,7 +67,7 @@ struct Results {
 
 /// The recurrence and its derivative, number by number.
 inline Results plain(const Operands& o, double scale) {
-  const auto [H, G, N, P] = o.size;
+  const Index H = o.size.heads, G = o.size.groups, N = o.size.keys, P = o.size.width;
   Results r;
   r.y.assign(o.v.size(), 0);
   r.dq.assign(o.q.size(), 0);
@@ -79,10 +79,10 @@ inline Results plain(const Operands& o, double scale) {
   const bool delta = o.rule == Rule::delta;
   for (Index h = 0; h < H; ++h) {
     for (Index p = 0; p < P; ++p) {  // columns of the state know nothing of each other
-      const auto key = [&, G = G, H = H, N = N](Index t, Index n) {
+      const auto key = [&](Index t, Index n) {
         return at((t * G + h / (H / G)) * N + n);
       };
-      const auto value = [&, H = H, P = P](Index t) { return at((t * H + h) * P + p); };
+      const auto value = [&](Index t) { return at((t * H + h) * P + p); };
       std::vector<Numbers> S(1, Numbers(at(N)));
       Numbers missing, dS(at(N));
       for (Index n = 0; n < N; ++n) S[0][at(n)] = o.first[at((h * N + n) * P + p)];
