@@ -12,20 +12,18 @@
 /// Rows that have left are not computed: those that stay close up, in order (kernel/compact.hpp).
 /// What a row gets does not depend on the others, to the bit in the inference form. A layer with
 /// memory remembers the rows that reached it, as if the others had not been: its state stands still
-/// in between, in `run` as in `step`.
+/// in between, in `run` as in `step`. With `.skipped = Skipped::note` it takes note of the others
+/// too, at the depth where they left (exit/note.hpp), and `run` goes row by row.
 ///
 /// The faces of a layer give all heads side by side, [T x K C]: what the losses of
 /// exit/exit_loss.hpp take. BranchyNet (arXiv:1709.01686), MSDNet (arXiv:1703.09844).
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
 #include <limen/core/denormals.hpp>
-#include <limen/exit/exit_plan.hpp>
-#include <limen/exit/live_rows.hpp>
-#include <limen/exit/policies.hpp>
-#include <limen/kernel/rows.hpp>
+#include <limen/exit/all_heads.hpp>
+#include <limen/exit/leaving.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -34,7 +32,8 @@ struct EarlyExitConfig {
   /// of head k counts 1 / (K - k + 1), what comes from deeper (K - k) / (K - k + 1). (Li et al.,
   /// arXiv:1908.06294, gradient equilibrium.) Not the slope of a loss any more.
   bool equilibrium = false;
-  bool frozen = false;  ///< only heads learn: layers have no gradient, and x neither
+  bool frozen = false;               ///< only heads learn: layers have no gradient, and x neither
+  Skipped skipped = Skipped::still;  ///< what the memory of a layer makes of rows that left before
 };
 
 /// Which way each row took.
@@ -100,8 +99,12 @@ struct EarlyExitWith {
     Left left;
     left.logits = Sequence<Real, classes>(x.rows());
     left.exit = Buffer<Index>(x.rows());
-    detail::LiveRows<exit_memory<Policy>> live(x.rows(), batch);
-    if (x.rows() > 0 && !run_from<0>(x, live, batch, policy, left)) return {};
+    if constexpr (Config.skipped == Skipped::note) {
+      run_by_steps(x, batch, policy, left);
+    } else if (x.rows() > 0) {
+      detail::Leaving<EarlyExitWith, Policy> leaving{*this, batch, policy, left, {x.rows(), batch}};
+      if (!leaving.template from<0>(x)) return {};
+    }
     return left;
   }
 
@@ -116,9 +119,9 @@ struct EarlyExitWith {
     requires(streams && ExitPolicy<Policy, Real>)
   {
     const FlushDenormals guard;
-    exit_memory<Policy> memory{};
     LeftStep left;
-    step_out<0>(x, state, policy, memory, left);
+    detail::LeavingStep<EarlyExitWith, Policy> leaving{*this, state, policy, left};
+    leaving.template from<0>(x);
     return left;
   }
 
@@ -129,7 +132,7 @@ struct EarlyExitWith {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, out> y(x.rows());
-    if (!through<0>(x, batch, y)) return {};
+    if (!all().template forward<0>(x, batch, y)) return {};
     return y;
   }
 
@@ -138,7 +141,7 @@ struct EarlyExitWith {
   {
     const FlushDenormals guard;
     Vector<Real, out> y;
-    step_through<0>(x, state, y);
+    all().template step<0>(x, state, y);
     return y;
   }
 
@@ -159,7 +162,7 @@ struct EarlyExitWith {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, out> y(x.rows());
-    if (!through<0>(std::move(x), batch, y, cache)) return {};
+    if (!all().template forward<0>(std::move(x), batch, y, cache)) return {};
     return y;
   }
 
@@ -170,217 +173,30 @@ struct EarlyExitWith {
   {
     if (!batch.fits(dy.rows())) return {};
     const FlushDenormals guard;
-    return back_from<depth - 1>(Sequence<Real, Plan::takes_at[depth - 1]>(), dy, batch, cache,
-                                gradient);
+    constexpr std::size_t end = depth - 1;
+    return all().template backward<end>(Sequence<Real, Plan::takes_at[end]>(), dy, batch, cache,
+                                        gradient);
   }
 
  private:
-  template <std::size_t I>
-  static constexpr bool exit_at = Plan::exit_at[I];
-  template <std::size_t I>
-  static constexpr Index exit_of = Plan::exit_of[I];
+  detail::AllHeads<EarlyExitWith> all() const { return {*this}; }
 
-  template <std::size_t I>
-  const auto& layer() const {
-    if constexpr (exit_at<I>) {
-      return get<I>(parts).head;
-    } else {
-      return get<I>(parts);
-    }
-  }
-  template <std::size_t I>
-  static auto& layer_of(EarlyExitWith& model) {
-    if constexpr (exit_at<I>) {
-      return get<I>(model.parts).head;
-    } else {
-      return get<I>(model.parts);
-    }
-  }
-
-  /// The rows that are there: of a view all, of memory of ours the first.
-  template <Index D>
-  static SequenceView<Real, D> first(const SequenceView<Real, D>& x, Index rows) {
-    return x.middle_rows(0, rows);
-  }
-  template <Index D>
-  static SequenceView<Real, D> first(const Sequence<Real, D>& x, Index rows) {
-    return {x.data(), rows};
-  }
-
-  template <std::size_t I, class X, class Live, class Policy>
-  bool run_from(X x, Live& live, const Batch<State>& batch, const Policy& policy,
-                Left& left) const {
-    const auto rows = first(x, live.count);
-    constexpr Index k = exit_of<I>;
-    if constexpr (exit_at<I>) {
-      // A head with memory has to see the rows; another one only if somebody may leave.
-      left.asked[k] =
-          I + 1 == depth || asks_exit(policy, k) || !std::is_empty_v<typename PackType<I>::State>;
-      if (left.asked[k]) {
-        detail::TapScope scope(batch.context, detail::position_names<depth>[I]);
-        auto z = layer<I>().forward(rows, scope.of(mine<I>(batch, live)));
-        if (!LIMEN_EXCEPTIONS && z.rows() != live.count) return false;
-        if constexpr (I + 1 == depth) {
-          arrive(std::move(z), live, left);
-          return true;
-        } else {
-          if (!part_ways<k>(z, x, live, policy, left)) return true;
-        }
-      }
-      if constexpr (I + 1 < depth) return run_from<I + 1>(std::move(x), live, batch, policy, left);
-    } else {
-      detail::TapScope scope(batch.context, detail::position_names<depth>[I]);
-      auto y = layer<I>().forward(rows, scope.of(mine<I>(batch, live)));
-      if (!LIMEN_EXCEPTIONS && y.rows() != live.count) return false;
-      x = X();  // its memory serves the layers to come
-      return run_from<I + 1>(std::move(y), live, batch, policy, left);
-    }
-    return true;
-  }
-
-  template <std::size_t I>
-  using PackType = detail::PackElement<I, Parts...>;
-
-  template <std::size_t I, class Live>
-  static auto mine(const Batch<State>& batch, const Live& live) {
-    return detail::part_of<I>(batch).over(live.offsets.data());
-  }
-
-  /// At an exit that is not the last: writes down who leaves, and the others close up. Is anybody
-  /// left?
-  template <Index k, class X, class Live, class Policy>
-  static bool part_ways(const Sequence<Real, classes>& z, X& x, Live& live, const Policy& policy,
-                        Left& left) {
-    Index stay = 0;
-    for (Index i = 0; i < live.count; ++i) {
-      if (leaves(policy, std::span<const Real>(z.row(i).data(), std::size_t{classes}), k,
-                 live.memory_of(i))) {
-        const Index t = live.id[i];
-        std::copy_n(z.row(i).data(), classes, left.logits.row_data(t));
-        left.exit[t] = k;
-      } else {
-        live.kept[stay++] = i;
+  /// A row that leaves has to be noted before the next one comes.
+  template <class Policy>
+  void run_by_steps(SequenceView<Real, in> x, const Batch<State>& batch, const Policy& policy,
+                    Left& left) const {
+    for (Index k = 0; k < exits; ++k)
+      left.asked[static_cast<std::size_t>(k)] = k + 1 == exits || asks_exit(policy, k);
+    for (Index b = 0; b < batch.count(); ++b) {
+      State rest{};
+      State& state = batch.carries() ? batch[b] : rest;
+      for (Index t = batch.begin(b); t < batch.end(b, x.rows()); ++t) {
+        const LeftStep one = step(x.row(t), state, policy);
+        std::copy_n(one.logits.data(), classes, left.logits.row_data(t));
+        left.exit[t] = one.exit;
+        ++left.count[static_cast<std::size_t>(one.exit)];
       }
     }
-    left.count[k] = live.count - stay;
-    if (stay > 0 && stay < live.count) {
-      compact_rows(x.matrix(), live.kept.data(), stay);
-      live.compact(stay);
-    }
-    return stay > 0;
-  }
-
-  template <class Live>
-  static void arrive(Sequence<Real, classes> z, const Live& live, Left& left) {
-    left.count[exits - 1] = live.count;
-    for (Index i = 0; i < live.count; ++i) left.exit[live.id[i]] = exits - 1;
-    if (live.count == left.logits.rows()) {
-      left.logits = std::move(z);
-    } else {
-      scatter_rows(std::as_const(z).matrix(), live.id.data(), left.logits.matrix());
-    }
-  }
-
-  template <std::size_t I, class X, class Policy, class Memory>
-  void step_out(const X& x, State& state, const Policy& policy, Memory& memory,
-                LeftStep& left) const noexcept {
-    constexpr Index k = exit_of<I>;
-    if constexpr (!exit_at<I>) {
-      step_out<I + 1>(layer<I>().step(x, get<I>(state)), state, policy, memory, left);
-    } else if constexpr (I + 1 == depth) {
-      left = {layer<I>().step(x, get<I>(state)), k};
-    } else {
-      if (asks_exit(policy, k) || !std::is_empty_v<typename PackType<I>::State>) {
-        const auto z = layer<I>().step(x, get<I>(state));
-        if (leaves(policy, std::span<const Real>(z.data(), std::size_t{classes}), k, memory)) {
-          left = {z, k};
-          return;
-        }
-      }
-      step_out<I + 1>(x, state, policy, memory, left);
-    }
-  }
-
-  template <std::size_t I, class X>
-  void step_through(const X& x, State& state, Vector<Real, out>& y) const noexcept {
-    const auto h = layer<I>().step(x, get<I>(state));
-    if constexpr (exit_at<I>) {
-      std::copy_n(h.data(), classes, y.data() + exit_of<I> * classes);
-      if constexpr (I + 1 < depth) step_through<I + 1>(x, state, y);
-    } else {
-      step_through<I + 1>(h, state, y);
-    }
-  }
-
-  /// With a cache or without.
-  template <std::size_t I, class X, class... C>
-  bool through(X x, const Batch<State>& batch, Sequence<Real, out>& y, C&... cache) const {
-    detail::TapScope scope(batch.context, detail::position_names<depth>[I]);
-    const auto part = scope.of(detail::part_of<I>(batch));
-    if constexpr (exit_at<I>) {
-      const auto z = [&] {
-        if constexpr (I + 1 < depth && sizeof...(C) > 0) {
-          return layer<I>().forward(X(x), part, get<I>(cache)...);  // the layers to come need it
-        } else if constexpr (sizeof...(C) > 0) {
-          return layer<I>().forward(std::move(x), part, get<I>(cache)...);
-        } else {
-          return layer<I>().forward(x, part);
-        }
-      }();
-      if (!LIMEN_EXCEPTIONS && z.rows() != y.rows()) return false;
-      copy_rows(z.matrix(), y.matrix().middle_cols(exit_of<I> * classes, classes));
-      if constexpr (I + 1 < depth) return through<I + 1>(std::move(x), batch, y, cache...);
-      return true;
-    } else {
-      auto h = layer<I>().forward(std::move(x), part, get<I>(cache)...);
-      if (!LIMEN_EXCEPTIONS && h.rows() != y.rows()) return false;
-      x = X();
-      return through<I + 1>(std::move(h), batch, y, cache...);
-    }
-  }
-
-  /// dh: gradient of what part I gives, or where it is an exit passes on; none yet at the end.
-  template <std::size_t I, class DH>
-  Sequence<Real, in> back_from(DH dh, SequenceView<Real, out> dy, const Batch<State>& batch,
-                               const Cache& cache, EarlyExitWith& gradient) const {
-    const auto part = detail::part_of<I>(batch);
-    if constexpr (exit_at<I>) {
-      constexpr Index k = exit_of<I>, deeper = exits - 1 - k;
-      const SequenceView<Real, classes> dz{dy.data() + k * classes, dy.rows(), dy.stride()};
-      auto from_head = layer<I>().backward(dz, part, get<I>(cache), layer_of<I>(gradient));
-      if (!LIMEN_EXCEPTIONS && from_head.rows() != dy.rows()) return {};
-      if constexpr (deeper > 0 && !Config.frozen) {
-        if constexpr (Config.equilibrium) {
-          scale(from_head, Real(1) / Real(deeper + 1));
-          scale(dh, Real(deeper) / Real(deeper + 1));
-        }
-        add_rows<Real>(std::as_const(from_head).matrix(), dh.matrix());
-        return back_from<I - 1>(std::move(dh), dy, batch, cache, gradient);
-      } else {
-        return back_from<I - 1>(std::move(from_head), dy, batch, cache, gradient);
-      }
-    } else if constexpr (Config.frozen) {
-      if constexpr (I == 0) {
-        return Sequence<Real, in>::zeros(dy.rows());
-      } else {
-        return back_from<I - 1>(Sequence<Real, Plan::takes_at[I]>(), dy, batch, cache, gradient);
-      }
-    } else {
-      auto dx = layer<I>().backward(dh, part, get<I>(cache), layer_of<I>(gradient));
-      if constexpr (I == 0) {
-        return dx;
-      } else {
-        if (!LIMEN_EXCEPTIONS && dx.rows() != dy.rows()) return {};
-        dh = DH();
-        return back_from<I - 1>(std::move(dx), dy, batch, cache, gradient);
-      }
-    }
-  }
-
-  template <Index D>
-  static void scale(Sequence<Real, D>& x, Real by) {
-    const simd::Vec<Real> factor(by);
-    simd::transform(x.data(), x.data(), x.size(), [&](auto v) { return v * factor; });
   }
 };
 

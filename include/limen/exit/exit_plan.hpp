@@ -53,6 +53,14 @@ struct RunsAs<Exit<H>> {
 };
 template <class P>
 using runs_as = typename RunsAs<P>::type;
+template <class P>
+constexpr auto& layer_of(P& part) {
+  if constexpr (is_exit<std::remove_const_t<P>>) {
+    return part.head;
+  } else {
+    return part;
+  }
+}
 
 LIMEN_RULE(ends_with_a_head, "EarlyExit: no head at the end; the last part must be an Exit");
 LIMEN_RULE(one_head_at_a_depth, "EarlyExit: two heads at one depth; put a layer between them");

@@ -10,10 +10,14 @@
 ///
 /// A policy is a value whose call says whether the row with logits z leaves at exit k (from 0). One
 /// that remembers something of each row on its way names it: `Memory`, trivially copyable, zero at
-/// the first exit, and the third argument. Beyond that a policy may say
+/// the first exit, and the third argument; the fourth, if it takes one, is what the head looked at.
+/// Beyond that a policy may say
 ///
 ///     Status check(Index exits, Index classes) const    is it any use for such a network?
 ///     bool asks(Index exit) const                       false: nobody leaves there, skip the head
+///     Index may_stay(std::span<const Index> left, Index here, Index exit) const
+///                                                       how many of the `here` rows may go on
+///                                                       (exit/caps.hpp)
 ///
 /// A confidence that is NaN passes no threshold. Patience: PABEE (Zhou et al., arXiv:2006.04152),
 /// with a counter for each row.
@@ -21,7 +25,6 @@
 #include <array>
 #include <chrono>
 #include <concepts>
-#include <initializer_list>
 #include <string>
 #include <utility>
 
@@ -29,6 +32,7 @@
 #include <limen/core/layer.hpp>
 #include <limen/core/pack.hpp>
 #include <limen/exit/scores.hpp>
+#include <limen/exit/thresholds.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -55,12 +59,18 @@ concept ExitPolicy =
       { leaves(z, k) } -> std::convertible_to<bool>;
     } || requires(const P& leaves, std::span<const Real> z, Index k, exit_memory<P>& memory) {
       { leaves(z, k, memory) } -> std::convertible_to<bool>;
+    } || requires(const P& leaves, std::span<const Real> z, Index k, exit_memory<P>& memory) {
+      { leaves(z, k, memory, z) } -> std::convertible_to<bool>;
     });
 
+/// h: what the head looked at.
 template <class P, class Real>
   requires ExitPolicy<P, Real>
-bool leaves(const P& policy, std::span<const Real> z, Index k, exit_memory<P>& memory) {
-  if constexpr (requires { policy(z, k, memory); }) {
+bool leaves(const P& policy, std::span<const Real> z, Index k, exit_memory<P>& memory,
+            [[maybe_unused]] std::span<const Real> h = {}) {
+  if constexpr (requires { policy(z, k, memory, h); }) {
+    return policy(z, k, memory, h);
+  } else if constexpr (requires { policy(z, k, memory); }) {
     return policy(z, k, memory);
   } else {
     return policy(z, k);
@@ -78,43 +88,6 @@ Status check_exits(const P& policy, Index exits, Index classes) {
   if constexpr (requires { policy.check(exits, classes); }) return policy.check(exits, classes);
   return {};
 }
-
-/// One number for all exits, or one for each but the last. Takes no memory from the heap.
-class Thresholds {
- public:
-  static constexpr Index most = 63;
-
-  Thresholds(double all = 0) { values_.fill(all); }  // NOLINT: a number is a threshold
-  Thresholds(std::initializer_list<double> each)
-      : Thresholds(std::span<const double>(each.begin(), each.size())) {}
-  explicit Thresholds(std::span<const double> each) : count_(static_cast<Index>(each.size())) {
-    values_.fill(std::numeric_limits<double>::quiet_NaN());  // passes nothing
-    std::copy_n(each.begin(), std::min(each.size(), values_.size()), values_.begin());
-  }
-
-  double operator[](Index exit) const { return values_[static_cast<std::size_t>(exit)]; }
-
-  /// As many as there are exits, each infinite (nobody, or everybody) or between the two.
-  Status check(const char* who, Index exits, double least, double greatest) const {
-    if (count_ >= 0 && count_ != exits - 1) {
-      return Error{std::string(who) + ": thresholds",
-                   "1, or " + std::to_string(exits - 1) + ": all exits but the last",
-                   std::to_string(count_)};
-    }
-    for (Index k = 0; k + 1 < exits; ++k) {
-      const double t = (*this)[k];
-      if (std::isinf(t) || (t >= least - 1e-12 && t <= greatest + 1e-12)) continue;
-      return Error{std::string(who) + ": threshold of exit " + std::to_string(k),
-                   std::to_string(least) + " to " + std::to_string(greatest) + ", or infinite",
-                   std::to_string(t)};
-    }
-    return {};
-  }
-
- private:
-  std::array<double, std::size_t{most}> values_;
-  Index count_ = -1;  ///< -1: one for all
-};
 
 // ── By confidence ────────────────────────────────────────────────────────────────────────────────
 
@@ -208,6 +181,30 @@ struct Patience {
   }
 };
 
+/// Patience for a number instead of a class: leaves where `times` heads in a row are less than
+/// `tau` from the one before.
+struct PatienceWithin {
+  double tau = 0;
+  int times = 1;
+
+  struct Memory {
+    double last = 0;
+    int heads = 0, agreed = 0;
+  };
+  template <class Real>
+  bool operator()(std::span<const Real> z, Index, Memory& row) const noexcept {
+    const double now = static_cast<double>(z[0]);
+    row.agreed = row.heads++ > 0 && std::abs(now - row.last) < tau ? row.agreed + 1 : 0;
+    row.last = now;
+    return row.agreed == times;
+  }
+  Status check(Index exits, Index classes) const {
+    if (classes != 1) return Error{"PatienceWithin: classes", "1", std::to_string(classes)};
+    if (!(tau > 0)) return Error{"PatienceWithin: .tau", "more than 0", std::to_string(tau)};
+    return Patience{times}.check(exits, classes);
+  }
+};
+
 // ── By time, and without asking ──────────────────────────────────────────────────────────────────
 
 /// Leaves where less time is left than the way to the next exit takes. No lock, no heap: for a
@@ -247,9 +244,10 @@ struct AnyOf {
   using Memory = Pack<exit_memory<P>...>;
 
   template <class Real>
-  bool operator()(std::span<const Real> z, Index k, Memory& row) const {
+  bool operator()(std::span<const Real> z, Index k, Memory& row,
+                  std::span<const Real> h = {}) const {
     return each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      return leaves(get<I>(policies), z, k, get<I>(row));
+      return leaves(get<I>(policies), z, k, get<I>(row), h);
     });
   }
   bool asks(Index k) const {
