@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_{layers,cross,linear}.hpp
+    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
@@ -239,6 +239,41 @@ def linear() -> None:
         case(f"linear_{rows}", x, y, p)
 
 
+def unit() -> None:
+    """Gated attention units, with and without chunks: every pair of rows written out."""
+    for rows, d_model, e, s, reach, causal, chunk in [
+        (1, 1, 2, 1, 1, True, 0),
+        (9, 4, 6, 3, 5, True, 0),
+        (6, 3, 4, 5, 3, False, 0),
+        (11, 4, 5, 3, 4, True, 4),
+        (7, 2, 3, 4, 3, False, 3),
+    ]:
+        sizes = {"u": e, "v": e, "z": s}
+        p = {}
+        for n, size in sizes.items():
+            p[n + "_weight"] = draw(size, d_model, scale=0.7)
+            p[n + "_bias"] = draw(size, scale=0.5)
+        p["o_weight"] = draw(d_model, e, scale=0.7)
+        p["scale"], p["shift"] = draw(4 if chunk else 2, s), draw(4 if chunk else 2, s, scale=0.5)
+        p["distance_bias"] = draw(reach if causal else 2 * reach - 1, scale=0.5)
+        x = draw(rows, d_model)
+        u, v, z = (F.silu(F.linear(x, p[n + "_weight"], p[n + "_bias"])) for n in "uvz")
+        made = z[None] * p["scale"][:, None] + p["shift"][:, None]
+        i, j = torch.arange(rows)[:, None], torch.arange(rows)[None]
+        far = (i - j).clamp(1 - reach, reach - 1)
+        n = torch.full((rows, 1), chunk) if chunk else (i + 1 if causal else i * 0 + rows)
+        seen = j <= i if causal else j == j
+        if chunk:
+            seen = seen & (i // chunk == j // chunk)
+        bias = p["distance_bias"][far.clamp(min=0) if causal else far + reach - 1]
+        a = F.relu(made[0] @ made[1].T / n + bias) ** 2
+        o = (a * seen) @ v
+        if chunk:
+            before = (j // chunk < i // chunk) / chunk if causal else torch.ones(rows, rows) / rows
+            o = o + (made[2] @ made[3].T * before) @ v
+        case(f"{'flash' if chunk else 'unit'}_{rows}", x, F.linear(u * o, p["o_weight"]), p)
+
+
 def write_header(name: str, *makers) -> None:
     torch.manual_seed(30)
     lines[:] = [
@@ -258,3 +293,4 @@ def write_header(name: str, *makers) -> None:
 write_header("layers", llama, qwen3, qwen3_next, plain, frequencies)
 write_header("cross", cross)
 write_header("linear", linear)
+write_header("unit", unit)

@@ -16,11 +16,16 @@ namespace limen::inline LIMEN_ABI::detail {
 
 template <class State>
 inline constexpr bool holds = !std::is_empty_v<State>;
+template <class State>
+inline constexpr bool grows = false;
+template <class State>
+  requires holds<State>
+inline constexpr bool grows<State> = !State::ring;
 
 /// Reports and says no if a growing cache has not room for all new rows.
 template <class State>
 bool has_room(const Batch<State>& batch, Index rows) {
-  if constexpr (holds<State>) {
+  if constexpr (grows<State>) {
     for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
       const Index more = batch.end(b, rows) - batch.begin(b);
       if (batch[b].has_room(more)) continue;
@@ -93,9 +98,9 @@ void read_few(const Attending<Real>& how, const Batch<State>& batch,
 }
 
 /// k and v become what was held and what is new, one sequence after the other.
-template <class Real, class State, Index N>
+template <class Real, class State, Index N, Index M>
 void gather_held(const Batch<State>& batch, Buffer<SequenceRows>& sequences, Sequence<Real, N>& k,
-                 Sequence<Real, N>& v) {
+                 Sequence<Real, M>& v) {
   if constexpr (holds<State>) {
     Index all = 0, fresh = 0;
     for (Index b = 0; b < batch.count(); ++b) {
@@ -105,7 +110,8 @@ void gather_held(const Batch<State>& batch, Buffer<SequenceRows>& sequences, Seq
       fresh += s.rows;
     }
     if (all == fresh) return;
-    Sequence<Real, N> all_k(all), all_v(all);
+    Sequence<Real, N> all_k(all);
+    Sequence<Real, M> all_v(all);
     Index key = 0;
     for (Index b = 0; b < batch.count(); ++b) {
       auto& s = sequences[b];
@@ -115,7 +121,7 @@ void gather_held(const Batch<State>& batch, Buffer<SequenceRows>& sequences, Seq
                         all_v.matrix().middle_rows(key, held));
       }
       std::copy_n(k.row_data(s.row), s.rows * N, all_k.row_data(key + held));
-      std::copy_n(v.row_data(s.row), s.rows * N, all_v.row_data(key + held));
+      std::copy_n(v.row_data(s.row), s.rows * M, all_v.row_data(key + held));
       s.key = key;
       key += s.keys;
     }
@@ -125,9 +131,9 @@ void gather_held(const Batch<State>& batch, Buffer<SequenceRows>& sequences, Seq
 }
 
 /// Writes the new rows to the caches.
-template <class Real, class State, Index N>
+template <class Real, class State, Index N, Index M>
 void remember(const Batch<State>& batch, std::span<const SequenceRows> sequences,
-              const Sequence<Real, N>& k, const Sequence<Real, N>& v) {
+              const Sequence<Real, N>& k, const Sequence<Real, M>& v) {
   if constexpr (holds<State>) {
     for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
       const auto& s = sequences[static_cast<std::size_t>(b)];
