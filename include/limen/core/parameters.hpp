@@ -108,7 +108,8 @@ void add(L& sum, const L& part) {
 }
 
 /// Moves every Statistic of the model by `momentum` towards the mean of what the gradient has
-/// gathered, and clears that:  v += momentum Σ weight (measured - v) / Σ weight.
+/// gathered, and clears that:  v += momentum Σ weight (measured - v) / Σ weight.  One that moves by
+/// a rule of its own has it as a member: v.settle(gathered).
 template <Parametrized L>
 void settle(L& model, L& gradient, double momentum) {
   for_each_tensor(
@@ -116,7 +117,9 @@ void settle(L& model, L& gradient, double momentum) {
         using T = std::remove_cvref_t<decltype(value)>;
         if constexpr (is_statistic<T>) {
           using Real = typename T::Scalar;
-          if (gathered.weight > Real(0)) {
+          if constexpr (requires { value.settle(gathered); }) {
+            value.settle(gathered);
+          } else if (gathered.weight > Real(0)) {
             const Real share = static_cast<Real>(momentum) / gathered.weight;
             for (Index i = 0; i < value.size; ++i) value[i] += share * gathered[i];
           }

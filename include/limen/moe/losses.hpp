@@ -145,37 +145,46 @@ inline double squared_variation(const double* v, Index n, double lambda, bool po
 
 // ── Balance without a loss ───────────────────────────────────────────────────────────────────────
 
+struct BalanceRate {
+  double step = 1e-3;  ///< γ; 0: the bias stands still
+};
+
 /// b [E], added to scores when experts are chosen, never when they are weighed. It has no slope and
 /// optimizers leave it alone; in a gradient it gathers E (mean load - load_e) over all batches of a
-/// step, and `balance` moves it.
-template <class Real, Index E>
-class BalanceBias : public Statistic<Real, E> {};
+/// step, and `settle`, which a Trainer calls after each step, moves it by γ towards the experts
+/// with less than the mean load.
+template <class Real, Index E, BalanceRate R = BalanceRate{}>
+class BalanceBias : public Statistic<Real, E> {
+ public:
+  void settle(const BalanceBias& gathered) { move(gathered, R.step); }
+  void move(const BalanceBias& gathered, double rate) {
+    for (Index e = 0; e < E; ++e) {
+      const Real lack = gathered[e];
+      (*this)[e] += static_cast<Real>(rate) * static_cast<Real>((lack > 0) - (lack < 0));
+    }
+  }
+};
 
-template <class Real, Index E>
-inline constexpr bool is_tensor<BalanceBias<Real, E>> = true;
-template <class Real, Index E>
-inline constexpr bool is_statistic<BalanceBias<Real, E>> = true;
+template <class Real, Index E, BalanceRate R>
+inline constexpr bool is_tensor<BalanceBias<Real, E, R>> = true;
+template <class Real, Index E, BalanceRate R>
+inline constexpr bool is_statistic<BalanceBias<Real, E, R>> = true;
 
 template <class T>
 inline constexpr bool is_balance_bias = false;
-template <class Real, Index E>
-inline constexpr bool is_balance_bias<BalanceBias<Real, E>> = true;
+template <class Real, Index E, BalanceRate R>
+inline constexpr bool is_balance_bias<BalanceBias<Real, E, R>> = true;
 
-/// Moves every BalanceBias of the model by `rate` towards the experts with less than the mean load,
-/// and clears what the gradient gathered. Wherever in the model they are; call it once a step.
+/// Moves every BalanceBias of the model by `rate`, whatever its own γ is, and clears what the
+/// gradient gathered, so that `settle` finds nothing. For training loops with a γ that changes.
 template <Parametrized L>
 void balance(L& model, L& gradient, double rate) {
   for_each_tensor(
       [rate](auto& b, auto& gathered) {
         using T = std::remove_cvref_t<decltype(b)>;
         if constexpr (is_balance_bias<T>) {
-          using Real = typename T::Scalar;
-          for (Index e = 0; e < T::size; ++e) {
-            const Real lack = gathered[e];
-            b[e] +=
-                static_cast<Real>(rate) * static_cast<Real>((lack > Real(0)) - (lack < Real(0)));
-            gathered[e] = 0;
-          }
+          b.move(gathered, rate);
+          for (auto& g : gathered.flat()) g = 0;
         }
       },
       model, gradient);

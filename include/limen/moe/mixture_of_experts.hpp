@@ -13,6 +13,9 @@
 /// threads nor the order of the choice change a bit. An expert with memory remembers the rows it
 /// saw, as if the others had not been: its state stands still in between.
 ///
+/// A router may have columns of its own behind those of the experts: the number of a token, or of a
+/// task. Experts do not see them.
+///
 /// Jacobs et al., "Adaptive mixtures of local experts", Neural Computation 3 (1991). Shazeer et
 /// al., "Outrageously large neural networks", arXiv:1701.06538, equation 1.
 
@@ -38,10 +41,13 @@ struct MixtureOfExperts {
   using Set = detail::Experts<R::experts, Layers...>;
   using First = typename detail::FirstOf<Layers...>::type;
 
-  static constexpr Index E = R::experts, K = R::slots, in = First::in, out = First::out;
+  static constexpr Index E = R::experts, K = R::slots, in = R::in, out = First::out;
+  static constexpr Index W = First::in;  ///< columns that experts take
   using Scalar = typename First::Scalar;
   using Real = Scalar;
-  static_assert(R::in == in, "MixtureOfExperts: router and experts must take the same width");
+  static_assert(in == W + detail::own_columns<R>,
+                "MixtureOfExperts: router and experts must take the same width, but for the "
+                "router's own columns");
   static_assert(std::is_same_v<typename R::Scalar, Real>,
                 "MixtureOfExperts: router and experts must have one scalar type");
   template <class T>
@@ -81,10 +87,11 @@ struct MixtureOfExperts {
     Rows<out> o(plan);
     const bool all = serve<out>(plan, batch, o, [&](auto e, Index i, auto part) {
       const auto& layer = Set::part(experts.layers, e);
-      if (plan.takes_all(i)) return layer.forward(x, part);
-      Sequence<Real, in> mine(plan.count(i));
-      gather_rows(x.matrix(), plan.rows_of(i), mine.matrix());
-      return layer.forward(SequenceView<Real, in>(mine), part);
+      const SequenceView<Real, W> seen(x.data(), x.rows(), x.stride());
+      if (plan.takes_all(i)) return layer.forward(seen, part);
+      Sequence<Real, W> mine(plan.count(i));
+      gather_rows(seen.matrix(), plan.rows_of(i), mine.matrix());
+      return layer.forward(SequenceView<Real, W>(mine), part);
     });
     return all ? weighted_sum(plan, o, chosen, x.rows()) : Sequence<Real, out>();
   }
@@ -106,7 +113,8 @@ struct MixtureOfExperts {
     Vector<Real, out> y{};
     for (Index j = 0; j < K; ++j) {
       Set::at(ids[j], [&](auto e) {
-        const auto o = Set::part(experts.layers, e).step(x, Set::part(state, e));
+        const auto o =
+            Set::part(experts.layers, e).step(VectorView<Real, W>(x.data()), Set::part(state, e));
         const simd::Vec<Real> w(weights[j]);
         simd::for_each<Real>(out, [&](Index d, auto load, auto store) {
           store(y.data() + d, simd::fma(w, load(o.data() + d), load(y.data() + d)));
@@ -127,12 +135,12 @@ struct MixtureOfExperts {
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
-  template <Index W>
-  struct Rows {  ///< [places x W], by expert
+  template <Index Width>
+  struct Rows {  ///< [places x Width], by expert
     Rows() = default;
     explicit Rows(const Dispatch& plan) : row(plan.places()) {}
 
-    std::array<Sequence<Real, W>, std::size_t{E}> of;
+    std::array<Sequence<Real, Width>, std::size_t{E}> of;
     Buffer<const Real*> row;
   };
 
@@ -161,7 +169,7 @@ struct MixtureOfExperts {
     if (!sound(plan)) return {};
     cache.o = Rows<out>(plan);
     const bool all = serve<out>(plan, batch, cache.o, [&](auto e, Index i, auto part) {
-      Sequence<Real, in> mine(plan.count(i));
+      Sequence<Real, W> mine(plan.count(i));
       gather_rows(std::as_const(x).matrix(), plan.rows_of(i), mine.matrix());
       return Set::part(experts.layers, e)
           .forward(std::move(mine), part, Set::part(cache.experts, e));
@@ -182,16 +190,16 @@ struct MixtureOfExperts {
     const Dispatch& plan = cache.plan;
     Sequence<Real, K> dweight(dy.rows());
     pairwise_dots(plan, cache.o.row.data(), dy.matrix(), dweight.matrix());
-    Rows<in> d(plan);
-    const bool all = serve<in>(plan, batch, d, [&](auto e, Index i, auto part) {
+    Rows<W> d(plan);
+    const bool all = serve<W>(plan, batch, d, [&](auto e, Index i, auto part) {
       Sequence<Real, out> mine(plan.count(i));
       gather_weighted(plan, i, dy.matrix(), cache.chosen.weight.data(), mine.matrix());
       return Set::part(experts.layers, e)
           .backward(mine, part, Set::part(cache.experts, e), Set::part(gradient.experts.layers, e));
     });
     if (!all) return {};
-    Sequence<Real, in> dx(dy.rows());
-    combine(plan, d.row.data(), static_cast<const Real*>(nullptr), dx.matrix());
+    auto dx = W < in ? Sequence<Real, in>::zeros(dy.rows()) : Sequence<Real, in>(dy.rows());
+    combine(plan, d.row.data(), static_cast<const Real*>(nullptr), dx.matrix().middle_cols(0, W));
     router.backward(cache.x, run_of(batch), cache.chosen, cache.router, dweight, gradient.router,
                     dx);
     return dx;
@@ -215,21 +223,21 @@ struct MixtureOfExperts {
   }
 
   /// run(position, e, batch of the expert) for each expert with rows; their results to `rows`.
-  template <Index W, class Run>
-  static bool serve(const Dispatch& plan, const Batch<State>& batch, Rows<W>& rows, Run run) {
+  template <Index Width, class Run>
+  static bool serve(const Dispatch& plan, const Batch<State>& batch, Rows<Width>& rows, Run run) {
     const bool alone = batch.context != nullptr &&
                        (batch.context->taps != nullptr || batch.context->random != nullptr);
     // 0.02 ns: a multiply-accumulate of a well-fed core.
     constexpr double macs_of_row =
-        static_cast<double>(Set::macs_of_row > 0 ? Set::macs_of_row : in * out);
+        static_cast<double>(Set::macs_of_row > 0 ? Set::macs_of_row : W * out);
     const detail::ExpertShares shares(plan, 0.02 * macs_of_row, alone);
     if (shares.parallel()) {  // this thread will free them, so it is to take them
       for (Index e = 0; e < E; ++e) {
-        if (plan.count(e) > 0) rows.of[std::size_t(e)] = Sequence<Real, W>(plan.count(e));
+        if (plan.count(e) > 0) rows.of[std::size_t(e)] = Sequence<Real, Width>(plan.count(e));
       }
     }
     return shares.run([&](Index e) {
-      Sequence<Real, W>& to = rows.of[static_cast<std::size_t>(e)];
+      Sequence<Real, Width>& to = rows.of[static_cast<std::size_t>(e)];
       Set::at(e, [&](auto position) {
         detail::TapScope scope(batch.context, detail::position_names<Set::count>[position]);
         auto result = run(position, e, scope.of(part(batch, position).over(plan.offsets(e))));

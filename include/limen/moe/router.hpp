@@ -9,6 +9,9 @@
 ///
 /// A router is a part of MixtureOfExperts with parameters and `visit`, and knows nothing of the
 /// experts. Which expert is chosen is a constant in backward. T rows, E experts, K slots per row.
+///
+/// `own` of the columns, the last ones, may be for the router alone: whole numbers such as the
+/// token's or the task's. Experts take the columns before. Nothing flows back into such a number.
 
 #include <concepts>
 #include <cstdint>
@@ -84,6 +87,31 @@ concept TrainableRouter =
     };
 
 namespace detail {
+/// How many columns of a row are for the router alone.
+template <class R>
+inline constexpr Index own_columns = [] {
+  if constexpr (requires { R::own; }) {
+    return Index{R::own};
+  } else {
+    return Index{0};
+  }
+}();
+
+/// The whole number that a column holds; -1 where it is none from 0 to n - 1.
+template <class Real>
+Index whole_number(Real x, Index n) noexcept {
+  if (!(x >= Real(0)) || !(x < static_cast<Real>(n))) return -1;
+  const Index i = static_cast<Index>(x);
+  return static_cast<Real>(i) == x ? i : -1;
+}
+
+/// Reports that a row names something that there is not.
+inline bool bad_number(const char* what, Index row, Index n, double found) {
+  fail({std::string(what) + " of row " + std::to_string(row),
+        "a whole number from 0 to " + std::to_string(n - 1), std::to_string(found)});
+  return false;
+}
+
 /// Reports that a row can not be routed.
 inline bool bad_scores(Index row, Index k) {
   fail({"scores of row " + std::to_string(row),

@@ -38,6 +38,7 @@ struct TopKRouterConfig {
   double scale = 1;                          ///< ρ
   bool bias = false;                         ///< add b, which is learned
   bool balance_bias = false;                 ///< add c for the choice; see moe/losses.hpp
+  double balance_rate = 1e-3;                ///< γ: what c moves by after each step
   Index n_groups = 1;                        ///< experts are chosen from
   Index top_groups = 1;                      ///< so many of so many groups
   RouterLosses losses = {};                  ///< added while training
@@ -63,6 +64,7 @@ struct TopKRouter {
                 "learn nothing; set .normalise = false");
 
   static_assert(C.scale > 0, "TopKRouter: .scale must be positive");
+  static_assert(C.balance_rate >= 0, "TopKRouter: .balance_rate must not be negative");
 
   static constexpr TopKRouterConfig config = C;
   static constexpr Index D = C.d_model, E = C.n_experts, K = C.top_k, in = D;
@@ -73,9 +75,11 @@ struct TopKRouter {
   template <class T>
   using with_scalar = TopKRouter<C, T>;
 
-  Weight<S, E, D> weight;                                           ///< W
-  Optional<C.bias, Tensor<Real, E>> bias;                           ///< b
-  Optional<C.balance_bias, BalanceBias<Real, E>> score_correction;  ///< c
+  using Balance = BalanceBias<Real, E, BalanceRate{C.balance_rate}>;
+
+  Weight<S, E, D> weight;                              ///< W
+  Optional<C.bias, Tensor<Real, E>> bias;              ///< b
+  Optional<C.balance_bias, Balance> score_correction;  ///< c
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -298,7 +302,7 @@ struct TopKRouter {
   }
 
   /// gathered_e += K T - E load_e: whole numbers, so that equal loads give 0.
-  static void add_load(const Chosen& chosen, Index rows, BalanceBias<Real, E>& gathered) {
+  static void add_load(const Chosen& chosen, Index rows, Balance& gathered) {
     for (Index e = 0; e < E; ++e) gathered[e] += static_cast<Real>(rows * K);
     for (Index i = 0; i < rows * K; ++i) gathered[chosen.expert[i]] -= static_cast<Real>(E);
   }
