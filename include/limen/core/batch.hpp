@@ -26,12 +26,16 @@
 namespace limen::inline LIMEN_ABI {
 
 class Random;
+struct GraphRun;  // kernel/graph.hpp
 
-/// Sees, and may edit, the activations that pass a Tap.
+/// Sees, and may edit, the activations that pass a Tap, and in backward their gradients.
 class TapListener {
  public:
   virtual void at(std::string_view name, MatrixView<float> rows) = 0;
   virtual void at(std::string_view name, MatrixView<double> rows) = 0;
+  /// The gradient of what `at` left behind, on its way back.
+  virtual void back_at(std::string_view, MatrixView<float>) {}
+  virtual void back_at(std::string_view, MatrixView<double>) {}
 
  protected:
   ~TapListener() = default;
@@ -39,8 +43,9 @@ class TapListener {
 
 /// What one run has besides its data. All optional.
 struct Context {
-  Random* random = nullptr;     ///< for layers that draw in training; without it they do not
-  TapListener* taps = nullptr;  ///< for Tap layers
+  Random* random = nullptr;         ///< for layers that draw in training; without it they do not
+  TapListener* taps = nullptr;      ///< for Tap layers
+  const GraphRun* graph = nullptr;  ///< for layers along edges
 };
 
 namespace detail {

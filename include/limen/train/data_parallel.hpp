@@ -51,6 +51,9 @@ class DataParallel {
     }
   }
 
+  /// For layers along edges: the graph of all sequences.
+  void set_graph(const GraphRun* graph) { graph_ = graph; }
+
   /// Of `run`, until the next one.
   M& gradient() { return workers_[0]->gradient; }
   const M& gradient() const { return workers_[0]->gradient; }
@@ -109,12 +112,12 @@ class DataParallel {
   };
 
   template <class Rows, class LossOf>
-  static void run_shard(Worker& w, const M& model, std::span<const Index> items, Index first_row,
-                        Rows& rows, LossOf& loss) {
+  void run_shard(Worker& w, const M& model, std::span<const Index> items, Index first_row,
+                 Rows& rows, LossOf& loss) const {
     set_zero(w.gradient);
     w.offsets.assign(1, 0);
     for (const Index i : items) w.offsets.push_back(w.offsets.back() + rows(i).rows());
-    Context context{.random = &w.random, .taps = nullptr};
+    Context context{.random = &w.random, .taps = nullptr, .graph = graph_};
     const auto batch = [&](std::vector<State>& of) {
       return of.empty() ? Batch<State>(w.offsets, &context) : Batch<State>(of, w.offsets, &context);
     };
@@ -219,6 +222,7 @@ class DataParallel {
 
   std::vector<std::unique_ptr<Worker>> workers_;
   Index used_ = 0;
+  const GraphRun* graph_ = nullptr;
 };
 
 }  // namespace limen::inline LIMEN_ABI

@@ -47,7 +47,8 @@ struct TrainerOptions {
   bool shuffle = true;      ///< another order in each epoch
   bool progress = true;     ///< a line on stderr, if that is a terminal
   std::uint64_t seed = 0;
-  std::string best = "";  ///< file for the model with the best measure; empty: none
+  const GraphRun* graph = nullptr;  ///< of all sequences, for layers along edges
+  std::string best = "";            ///< file for the model with the best measure; empty: none
   std::string last = "";  ///< file for all that is needed to go on, after each epoch; empty: none
 };
 
@@ -74,6 +75,7 @@ class Trainer {
         random_(options_.seed),
         parallel_(options_.shards) {
     schedule_.check().value();
+    parallel_.set_graph(options_.graph);
     if (options_.average > 0) average_.emplace(model_, options_.average);
   }
 
