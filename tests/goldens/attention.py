@@ -222,6 +222,7 @@ def linear() -> None:
         (4, 17, 1, 17, "identity", True),
         (5, 6, 2, 3, "relu", False),
         (6, 3, 1, 16, "elu", False),
+        (7, 6, 2, 5, "softmax", False),
     ]:
         p = {n + "_weight": draw(heads * d, d_model, scale=0.5) for n in "qkv"}
         p["o_weight"] = draw(d_model, heads * d, scale=0.5)
@@ -229,14 +230,43 @@ def linear() -> None:
         q, k, v = (
             F.linear(x, p[n + "_weight"]).view(1, rows, heads, d).transpose(1, 2) for n in "qkv"
         )
-        a = maps[kind](q) @ maps[kind](k).transpose(-1, -2)
+        if kind == "softmax":
+            a = q.softmax(-1) @ k.softmax(-2).transpose(-1, -2)
+        else:
+            a = maps[kind](q) @ maps[kind](k).transpose(-1, -2)
         if causal:
             a = a.tril()
         o = a @ v
-        if kind != "identity":
+        if kind not in ("identity", "softmax"):
             o = o / (a.sum(-1, keepdim=True) + 1e-6)
         y = F.linear(o.transpose(1, 2).reshape(1, rows, -1), p["o_weight"])
         case(f"linear_{rows}", x, y, p)
+
+
+def random_features() -> None:
+    """FAVOR+ with the largest key so far taken out; gradients through all of it."""
+    for rows, d_model, heads, d, r, causal in [(9, 4, 2, 3, 5, True), (6, 4, 2, 3, 5, False)]:
+        p = {n + "_weight": draw(heads * d, d_model, scale=0.5) for n in "qkv"}
+        p["o_weight"] = draw(d_model, heads * d, scale=0.5)
+        omega = draw(r, d).detach()
+        x = draw(1, rows, d_model)
+        q, k, v = (
+            F.linear(x, p[n + "_weight"]).view(1, rows, heads, d).transpose(1, 2) for n in "qkv"
+        )
+        q, k = q * d**-0.25, k * d**-0.25
+        q_top, k_top = (q @ omega.T).amax(-1), (k @ omega.T).amax(-1).clamp(min=0)
+        k_top = k_top.cummax(-1)[0] if causal else k_top.amax(-1, keepdim=True).expand_as(k_top)
+        phi_q = torch.exp(q @ omega.T - (q * q).sum(-1, keepdim=True) / 2 - q_top[..., None])
+        phi_k = torch.exp(k @ omega.T - (k * k).sum(-1, keepdim=True) / 2)
+        a = phi_q @ phi_k.transpose(-1, -2) / r * torch.exp(-k_top)[..., None]
+        if causal:
+            a = a.tril()
+        o = (a @ v) / (a.sum(-1, keepdim=True) + 1e-12)
+        y = F.linear(o.transpose(1, 2).reshape(1, rows, -1), p["o_weight"])
+        case(f"random_{rows}", x, y, p)
+        end = lines.pop()
+        write({"features": omega})
+        lines.append(end)
 
 
 def unit() -> None:
@@ -292,5 +322,5 @@ def write_header(name: str, *makers) -> None:
 
 write_header("layers", llama, qwen3, qwen3_next, plain, frequencies)
 write_header("cross", cross)
-write_header("linear", linear)
+write_header("linear", linear, random_features)
 write_header("unit", unit)

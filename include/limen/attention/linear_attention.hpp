@@ -5,29 +5,24 @@
 ///   S_t = S_{t-1} + k_t v_tᵀ,   z_t = z_{t-1} + k_t
 ///   o_t = S_tᵀ q_t / (z_t·q_t + ε),   y = W_o o                     without .normalize no division
 ///
-///   T time   D d_model   d d_head   q, k, v, o [T x H d]   S [H][d][d], z [H][d]
+///   T time   D d_model   d d_head   v, o [T x H d]   q, k [T x H F]   S [H][F][d], z [H][F]
 ///
+/// F features of a head: d, or .features.
 /// z is one more column of S, whose value is always 1. The cost of a step and the size of the state
 /// do not depend on t. Without .causal all rows are summed up first and every row reads the same S.
 ///
-/// φ: elu(v) + 1 (Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236, equation 7), or
-/// max(v, 0) + .floor (as in Choromanski et al., "Rethinking Attention with Performers",
-/// arXiv:2009.14794, section 4), or the identity.
+/// φ: feature_maps.hpp. Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236,
+/// equation 7.
 
 #include <array>
 
+#include <limen/attention/feature_maps.hpp>
 #include <limen/core/denormals.hpp>
-#include <limen/kernel/math.hpp>
+#include <limen/kernel/softmax.hpp>
 #include <limen/kernel/ssd.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
-
-enum class FeatureMap {
-  elu_plus_one,  ///< v + 1 above 0, e^v below
-  relu,          ///< max(v, 0) + .floor
-  identity       ///< for sums that are not normalised: it changes its sign
-};
 
 struct LinearAttentionConfig {
   Index d_model = 0;                          ///< D
@@ -38,40 +33,16 @@ struct LinearAttentionConfig {
   bool causal = true;                         ///< false: no state, no step
   double eps = 1e-6;                          ///< ε
   double floor = 1e-3;                        ///< of relu
+  Index features = 0;                         ///< r, of random; 0: d
 };
 
-namespace detail {
-
-template <FeatureMap M, class V>
-LIMEN_INLINE V feature(const V& v, double floor) {
-  using Real = typename V::value_type;
-  const V zero(Real(0));
-  if constexpr (M == FeatureMap::elu_plus_one) {
-    return simd::select(v > zero, v + V(Real(1)), math::exp(simd::min(zero, v)));
-  } else if constexpr (M == FeatureMap::relu) {
-    return simd::max(zero, v) + V(static_cast<Real>(floor));
-  } else {
-    return v;
-  }
-}
-template <FeatureMap M, class V>
-LIMEN_INLINE V feature_slope(const V& v) {
-  using Real = typename V::value_type;
-  const V zero(Real(0)), one(Real(1));
-  if constexpr (M == FeatureMap::elu_plus_one) {
-    return simd::select(v > zero, one, math::exp(simd::min(zero, v)));
-  } else if constexpr (M == FeatureMap::relu) {
-    return simd::select(v > zero, one, zero);
-  } else {
-    return one;
-  }
-}
-
-}  // namespace detail
-
-template <class Real, Index H, Index d, Index P>
+template <class Real, Index H, Index F, Index P>
 struct LinearAttentionState {
-  Fixed<Real, H, d, P> s;  ///< S, and z as its last column
+  Fixed<Real, H, F, P> s;  ///< S, and z as its last column
+};
+template <class Real, Index H, Index F, Index P>
+struct RandomAttentionState : LinearAttentionState<Real, H, F, P> {
+  Fixed<Real, H> most;  ///< c of the keys that are in S: feature_maps.hpp
 };
 
 template <LinearAttentionConfig C, class S = float>
@@ -82,11 +53,19 @@ struct LinearAttention {
   static_assert(!C.normalize || C.map != FeatureMap::identity,
                 "LinearAttention: what is normalised must not change its sign: "
                 "take another .map, or .normalize = false");
+  static_assert(C.map != FeatureMap::softmax || (!C.normalize && !C.causal),
+                "LinearAttention: softmax needs all rows (.causal = false), and nothing is left to "
+                "divide by (.normalize = false)");
+  static_assert(C.features == 0 || C.map == FeatureMap::random,
+                "LinearAttention: .features is for random ones; other maps have one a channel");
   static_assert(C.eps > 0, "LinearAttention: .eps must be positive");
 
   static constexpr LinearAttentionConfig config = C;
   static constexpr Index D = C.d_model, H = C.n_heads, d = C.d_head > 0 ? C.d_head : D / H;
-  static constexpr Index P = C.normalize ? d + 1 : d;  ///< values, and the 1
+  static constexpr Index F = C.features > 0 ? C.features : d;  ///< features
+  static constexpr Index P = C.normalize ? d + 1 : d;          ///< values, and the 1
+  static constexpr bool is_random = C.map == FeatureMap::random;
+  static constexpr bool is_softmax = C.map == FeatureMap::softmax;
   static constexpr Index in = D, out = D;
   using Scalar = real_of<S>;
   using Real = Scalar;
@@ -94,8 +73,9 @@ struct LinearAttention {
   using with_scalar = LinearAttention<C, T>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  Weight<S, H * d, D> q_proj, k_proj, v_proj;  ///< W_q, W_k, W_v
-  Weight<S, D, H * d> o_proj;                  ///< W_o
+  Weight<S, H * d, D> q_proj, k_proj, v_proj;           ///< W_q, W_k, W_v
+  Weight<S, D, H * d> o_proj;                           ///< W_o
+  Optional<is_random, Statistic<Real, F, d>> features;  ///< ω, drawn and not learned
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -103,18 +83,26 @@ struct LinearAttention {
     f("k_proj.weight", l.k_proj...);
     f("v_proj.weight", l.v_proj...);
     f("o_proj.weight", l.o_proj...);
+    f("features", l.features...);
   }
 
   static LinearAttention initialized(Random& random) {
     LinearAttention layer;
-    for_each_tensor([&](auto& tensor) { fill_fan_in(tensor, random); }, layer);
+    for (auto* w : {&layer.q_proj, &layer.k_proj, &layer.v_proj}) fill_fan_in(*w, random);
+    fill_fan_in(layer.o_proj, random);
+    if constexpr (is_random) draw_orthogonal_features(layer.features, random);
     return layer;
   }
 
-  static constexpr Index macs(Index rows) { return rows * (4 * D * H * d + 2 * H * d * P); }
+  static constexpr Index macs(Index rows) {
+    return rows * (4 * D * H * d + 2 * H * F * P + (is_random ? 2 * H * F * d : 0));
+  }
 
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
-  using State = std::conditional_t<C.causal, LinearAttentionState<Real, H, d, P>, NoState>;
+  using State =
+      std::conditional_t<!C.causal, NoState,
+                         std::conditional_t<is_random, RandomAttentionState<Real, H, F, P>,
+                                            LinearAttentionState<Real, H, F, P>>>;
 
   /// x [T x D] -> y [T x D]
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
@@ -129,13 +117,21 @@ struct LinearAttention {
     requires(C.causal)
   {
     const FlushDenormals guard;
-    auto q = linear(x, q_proj), k = linear(x, k_proj);
+    const auto q_in = linear(x, q_proj), k_in = linear(x, k_proj);
     auto v = linear(x, v_proj);
     Vector<Real, H * P> wide, o;
-    map(q.data(), q.data(), H * d);
-    map(k.data(), k.data(), H * d);
+    Vector<Real, H * F> q, k;
+    Vector<Real, H> decay;
     widen(v.matrix(), wide.matrix());
-    ssd_step(operands(q.matrix(), k.matrix(), wide.matrix()), state.s.data(), o.data());
+    if constexpr (is_random) {
+      random_features().queries(q_in.matrix(), q.matrix());
+      random_features().keys(k_in.matrix(), state.most.data(), decay.data(), k.matrix());
+    } else {
+      map(q_in.data(), q.data(), H * d);
+      map(k_in.data(), k.data(), H * d);
+    }
+    ssd_step(operands(q.matrix(), k.matrix(), wide.matrix(), decay.data()), state.s.data(),
+             o.data());
     divide(o.matrix(), v.matrix());
     return linear(v, o_proj);
   }
@@ -152,7 +148,8 @@ struct LinearAttention {
   struct Cache {
     Sequence<Real, D> x;               ///< [T x D]
     Sequence<Real, H * d> q_in, k_in;  ///< before φ
-    Sequence<Real, H * d> q, k;        ///< after it
+    Sequence<Real, H * F> q, k;        ///< after it
+    Buffer<Real> decay;                ///< [T][H], of random features
     Sequence<Real, H * P> v;           ///< [v, 1]
     Sequence<Real, H * P> sums;        ///< Sᵀ q, and z·q
     Sequence<Real, H * d> o;           ///< what the heads say
@@ -182,16 +179,23 @@ struct LinearAttention {
     const auto d_o = linear_input_gradient<Real, D, H * d>(dy, o_proj);
     Sequence<Real, H * P> ds(T), dw(T);
     divide_back(d_o, c, ds);
-    Sequence<Real, H * d> dq(T), dk(T), dv(T);
+    Sequence<Real, H * F> dq_mapped(T), dk_mapped(T);
     if constexpr (C.causal) {
-      ssd_backward<Real>(operands(c.q.matrix(), c.k.matrix(), c.v.matrix()), s_part(batch),
-                         c.states, ds.matrix(), {dq.matrix(), dk.matrix(), dw.matrix(), {}, {}});
+      ssd_backward<Real>(operands(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.decay.data()),
+                         s_part(batch), c.states, ds.matrix(),
+                         {dq_mapped.matrix(), dk_mapped.matrix(), dw.matrix(), {}, {}});
     } else {
-      sum_back(batch, c, ds, dq, dk, dw);
+      sum_back(batch, c, ds, dq_mapped, dk_mapped, dw);
     }
+    Sequence<Real, H * d> dv(T);
     for (Index i = 0; i < T * H; ++i) std::copy_n(dw.data() + i * P, d, dv.data() + i * d);
-    map_back(c.q_in, dq);
-    map_back(c.k_in, dk);
+    if constexpr (is_softmax) {
+      for_each_sequence(batch, T, [&](auto rows) {
+        detail::softmax_columns_backward<Real>(rows(c.k), rows(dk_mapped));
+      });
+    }
+    const auto dq = map_back(c.q_in, c.q, std::move(dq_mapped), is_softmax);
+    const auto dk = map_back(c.k_in, c.k, std::move(dk_mapped), false);
     Sequence<Real, D> dx = linear_input_gradient<Real, H * d, D>(dq, q_proj);
     add_linear_weight_gradient<Real, H * d, D>(dq, c.x, gradient.q_proj);
     add_linear_weight_gradient<Real, H * d, D>(dk, c.x, gradient.k_proj);
@@ -211,19 +215,38 @@ struct LinearAttention {
   static auto s_part(const Batch<State>& batch) {
     return batch.part([](State& state) -> auto& { return state.s; });
   }
+  /// `decay` [T][H]: of random features; others keep all.
   static StateInputs<Real> operands(MatrixView<const Real> q, MatrixView<const Real> k,
-                                    MatrixView<const Real> v) noexcept {
-    return {H, H, d, P, q, k, v, {kept_all.data(), v.rows, H, 0}, {}, Real(1)};
+                                    MatrixView<const Real> v, const Real* decay) noexcept {
+    const MatrixView<const Real> a{is_random ? decay : kept_all.data(), v.rows, H,
+                                   is_random ? H : 0};
+    return {H, H, F, P, q, k, v, a, {}, Real(1)};
   }
+  detail::RandomFeatures<Real> random_features() const noexcept { return {features.matrix(), H}; }
 
   static void map(const Real* from, Real* to, Index n) noexcept {
     simd::transform(from, to, n, [](const auto& v) { return detail::feature<C.map>(v, C.floor); });
   }
-  static void map_back(const Sequence<Real, H * d>& before, Sequence<Real, H * d>& dy) noexcept {
-    simd::for_each<Real>(dy.size(), [&](Index i, auto load, auto store) {
-      store(dy.data() + i,
-            load(dy.data() + i) * detail::feature_slope<C.map>(load(before.data() + i)));
-    });
+  /// The gradient of what went into φ; `of_rows`: it was a softmax over the channels of a head.
+  Sequence<Real, H * d> map_back(const Sequence<Real, H * d>& before,
+                                 const Sequence<Real, H * F>& after, Sequence<Real, H * F> dy,
+                                 [[maybe_unused]] bool of_rows) const {
+    if constexpr (is_random) {
+      Sequence<Real, H * d> dx(dy.rows());
+      random_features().backward(before.matrix(), after.matrix(), dy.matrix(), dx.matrix());
+      return dx;
+    } else {
+      if (of_rows) {
+        const MatrixView<Real> heads{dy.data(), dy.rows() * H, d, d};
+        softmax_backward<Real>({after.data(), dy.rows() * H, d, d}, heads, heads);
+      } else if constexpr (!is_softmax) {
+        simd::for_each<Real>(dy.size(), [&](Index i, auto load, auto store) {
+          store(dy.data() + i,
+                load(dy.data() + i) * detail::feature_slope<C.map>(load(before.data() + i)));
+        });
+      }
+      return dy;
+    }
   }
 
   /// [v, 1] of every head, without gaps as v is.
@@ -256,20 +279,26 @@ struct LinearAttention {
     }
   }
 
-  /// f(rows of the sequence, columns of head h in q and k, in v, S [d x P]) for all.
-  template <class F>
-  static void for_each_head(const Batch<State>& batch, Index rows, F f) {
-    Buffer<Real> space(2 * d * P);
+  /// f(rows): rows(x) are those of a sequence that has any.
+  template <class Do>
+  static void for_each_sequence(const Batch<State>& batch, Index rows, Do f) {
     for (Index b = 0; b < batch.count(); ++b) {
       const Index first = batch.begin(b), count = batch.end(b, rows) - first;
-      if (count == 0) continue;
+      if (count > 0) f([&](auto& x) { return x.matrix().middle_rows(first, count); });
+    }
+  }
+  /// f(columns of head h in q and k, in v, S [F x P], another such) for the rows of each sequence.
+  template <class Do>
+  static void for_each_head(const Batch<State>& batch, Index rows, Do f) {
+    Buffer<Real> space(2 * F * P);
+    for_each_sequence(batch, rows, [&](auto of) {
       for (Index h = 0; h < H; ++h) {
         for (Real& s : space) s = 0;
-        f([&](auto& x) { return x.matrix().middle_rows(first, count).middle_cols(h * d, d); },
-          [&](auto& v) { return v.matrix().middle_rows(first, count).middle_cols(h * P, P); },
-          MatrixView<Real>{space.data(), d, P, P}, MatrixView<Real>{space.data() + d * P, d, P, P});
+        f([&](auto& x) { return of(x).middle_cols(h * F, F); },
+          [&](auto& v) { return of(v).middle_cols(h * P, P); },
+          MatrixView<Real>{space.data(), F, P, P}, MatrixView<Real>{space.data() + F * P, F, P, P});
       }
-    }
+    });
   }
   /// Without causality: S = Σ k vᵀ, then Sᵀ q.
   static void sum(const Batch<State>& batch, Cache& c) {
@@ -280,7 +309,7 @@ struct LinearAttention {
   }
   /// dS = Σ q dsᵀ,  dq = S ds,  dk = dS v,  dv = dSᵀ k
   static void sum_back(const Batch<State>& batch, const Cache& c, const Sequence<Real, H * P>& ds,
-                       Sequence<Real, H * d>& dq, Sequence<Real, H * d>& dk,
+                       Sequence<Real, H * F>& dq, Sequence<Real, H * F>& dk,
                        Sequence<Real, H * P>& dv) {
     for_each_head(batch, c.q.rows(), [&](auto keys, auto values, auto s, auto back) {
       add_product_tn<Real>(keys(c.k), values(c.v), s);
@@ -291,6 +320,33 @@ struct LinearAttention {
     });
   }
 
+  void map_all(const Batch<State>& batch, Cache& c) const {
+    const Index T = c.q.rows();
+    if constexpr (is_random) {
+      random_features().queries(c.q_in.matrix(), c.q.matrix());
+      c.decay = Buffer<Real>(C.causal ? T * H : 0);
+      for (Index b = 0; b < batch.count(); ++b) {
+        const Index first = batch.begin(b), rows = batch.end(b, T) - first;
+        const auto from = c.k_in.matrix().middle_rows(first, rows);
+        const auto to = c.k.matrix().middle_rows(first, rows);
+        Fixed<Real, H> resting;
+        if constexpr (C.causal) {
+          random_features().keys(from, (batch.carries() ? batch[b].most : resting).data(),
+                                 c.decay.data() + first * H, to);
+        } else {
+          random_features().keys(from, resting.data(), to);
+        }
+      }
+    } else if constexpr (is_softmax) {
+      softmax<Real>({c.q_in.data(), T * H, d, d}, {c.q.data(), T * H, d, d});
+      std::copy_n(c.k_in.data(), T * H * d, c.k.data());
+      for_each_sequence(batch, T, [&](auto rows) { detail::softmax_columns<Real>(rows(c.k)); });
+    } else {
+      map(c.q_in.data(), c.q.data(), c.q.size());
+      map(c.k_in.data(), c.k.data(), c.k.size());
+    }
+  }
+
   Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch, Cache& c,
                         KeptStates<Real>* kept) const {
     const Index T = x.rows();
@@ -299,13 +355,13 @@ struct LinearAttention {
     c.o = linear(x, v_proj);
     c.v = Sequence<Real, H * P>(T);
     widen(c.o.matrix(), c.v.matrix());
-    c.q = Sequence<Real, H * d>(T);
-    c.k = Sequence<Real, H * d>(T);
-    map(c.q_in.data(), c.q.data(), c.q.size());
-    map(c.k_in.data(), c.k.data(), c.k.size());
+    c.q = Sequence<Real, H * F>(T);
+    c.k = Sequence<Real, H * F>(T);
+    map_all(batch, c);
     c.sums = Sequence<Real, H * P>(T);
     if constexpr (C.causal) {
-      ssd(operands(c.q.matrix(), c.k.matrix(), c.v.matrix()), s_part(batch), c.sums.matrix(), kept);
+      ssd(operands(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.decay.data()), s_part(batch),
+          c.sums.matrix(), kept);
     } else {
       sum(batch, c);
     }
