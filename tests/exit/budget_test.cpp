@@ -1,5 +1,7 @@
 #include <limen/exit/budget.hpp>
 
+#include <limen/exit/budget_controller.hpp>
+#include <limen/exit/costs.hpp>
 #include <limen/exit/exit_macs.hpp>
 
 #include "../catch.hpp"
@@ -34,8 +36,8 @@ TEST_CASE("Shares follow a geometric law that meets the budget", "[exit][budget]
   REQUIRE(share[0] == Approx(0.453082).epsilon(1e-5));
   REQUIRE(share[1] == Approx(0.320377).epsilon(1e-5));
   REQUIRE(share[2] == Approx(0.226541).epsilon(1e-5));
-  REQUIRE(detail::expected_cost(detail::shares_of(3, std::log(0.5)), cost) == Approx(1.714286));
-  REQUIRE(detail::expected_cost(detail::shares_of(3, 0), cost) == Approx(2.333333));
+  REQUIRE(expected_cost(detail::shares_of(3, std::log(0.5)), cost) == Approx(1.714286));
+  REQUIRE(expected_cost(detail::shares_of(3, 0), cost) == Approx(2.333333));
   REQUIRE(*shares_for_budget(cost, 1) == std::vector<double>{1, 0, 0});
   REQUIRE(*shares_for_budget(cost, 4) == std::vector<double>{0, 0, 1});
 }
@@ -114,6 +116,51 @@ TEST_CASE("Thresholds for an accuracy keep the rows above them right", "[exit][b
   REQUIRE(std::isinf((*thresholds_for_accuracy(record, 1))[0]));
   REQUIRE(std::isinf((*thresholds_for_accuracy(noisy_record(10), 0))[0]));  // too few to tell
   REQUIRE_FALSE(thresholds_for_accuracy(record, 1.5));
+}
+
+TEST_CASE("Shares can be reshaped exit by exit, and still sum to 1", "[exit][budget]") {
+  const auto share = reshaped_shares({.4, .3, .2, .1}, std::vector<double>{.85, 1, .5, 1});
+  REQUIRE(share[0] == Approx(.34));  // .66 for .6 that were
+  REQUIRE(share[1] == Approx(.33));
+  REQUIRE(share[2] == Approx(.5 * .22));
+  REQUIRE(share[0] + share[1] + share[2] + share[3] == Approx(1));
+}
+
+TEST_CASE("Thresholds for entropy let the same rows out as those of its negative",
+          "[exit][budget]") {
+  const auto t = below({-0.5, detail::nobody, -detail::nobody});
+  REQUIRE(0.5 < t[0]);  // strict, and the row that set the threshold leaves
+  REQUIRE(std::nextafter(0.5, 1.0) == t[0]);
+  REQUIRE(t[1] == -detail::nobody);
+  REQUIRE(t[2] == detail::nobody);
+}
+
+TEST_CASE("A price on work knows its slope", "[exit][budget]") {
+  const std::vector<double> p{.5, .25, .25};  // E = 2, of 4
+  REQUIRE(expected_cost(p, cost) == Approx(2));
+  for (const auto price : {CostPrice::linear, CostPrice::hinge, CostPrice::target}) {
+    for (const double b : {0.3, 0.8}) {
+      const CostPenaltyOptions options{.price = price, .lambda = 3, .budget = b};
+      const auto found = *cost_penalty(p, cost, options);
+      const double over = 0.5 - b;
+      REQUIRE(found.value == Approx(price == CostPrice::linear              ? 3 * 0.5
+                                    : price == CostPrice::hinge && over < 0 ? 0
+                                                                            : 3 * over * over));
+      for (std::size_t k = 0; k < 3; ++k) {
+        auto more = p, less = p;
+        more[k] += 1e-6;
+        less[k] -= 1e-6;
+        const double slope =
+            (cost_penalty(more, cost, options)->value - cost_penalty(less, cost, options)->value) /
+            2e-6;
+        REQUIRE(found.slope[k] == Approx(slope).margin(1e-8));
+      }
+    }
+  }
+  REQUIRE_THAT(cost_penalty(p, cost, {.price = CostPrice::hinge, .budget = 0.2}).error().message(),
+               has_part("0.250000"));
+  REQUIRE_FALSE(cost_penalty(p, std::vector<double>{1, 2}));
+  REQUIRE_FALSE(cost_penalty(p, std::vector<double>{-1, 2, 3}));
 }
 
 TEST_CASE("What was planned on a record is what runs", "[exit][budget]") {

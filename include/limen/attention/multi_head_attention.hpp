@@ -118,18 +118,12 @@ struct Attention {
     requires(C.causal)
   {
     const FlushDenormals guard;
-    const std::int64_t seen = state.seen;
-    auto q = linear(x, q_proj, data_or_null(q_bias));
-    auto k = linear(x, k_proj, data_or_null(k_bias));
-    auto v = linear(x, v_proj, data_or_null(v_bias));
     Vector<Real, gated ? G : 1> z;
     if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
     const Real* const scores = gated ? z.data() : data_or_null(gate);
+    auto q = linear(x, q_proj, data_or_null(q_bias));
     apply_gate<GatePosition::G4>(scores, H, q.matrix(), q.matrix());
-    apply_gate<GatePosition::G3>(scores, K, k.matrix(), k.matrix());
-    apply_gate<GatePosition::G2>(scores, K, v.matrix(), v.matrix());
-    normalize(q.matrix(), k.matrix());
-    if constexpr (C.rope.on()) limen::rope(rope(), seen, 1, 1, q.matrix(), k.matrix());
+    const auto [k, v] = key_and_value(x, scores, state.seen, q.matrix());
     Vector<Real, D> y;
     if (!state.append(k.data(), v.data())) {
       for (Real& value : y.values) value = std::numeric_limits<Real>::quiet_NaN();
@@ -142,6 +136,18 @@ struct Attention {
     y = linear(o, o_proj, data_or_null(o_bias));
     apply_gate<GatePosition::G5>(scores, 1, y.matrix(), y.matrix());
     return y;
+  }
+
+  /// Only what later rows see of x: for one that left the network before it came here
+  /// (exit/note.hpp). False if the cache is full.
+  bool note(VectorView<Real, D> x, State& state) const noexcept
+    requires(C.causal)
+  {
+    const FlushDenormals guard;
+    Vector<Real, gated ? G : 1> z;
+    if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
+    const auto [k, v] = key_and_value(x, gated ? z.data() : data_or_null(gate), state.seen, {});
+    return state.append(k.data(), v.data());
   }
 
   template <class... Asked>
@@ -322,6 +328,20 @@ struct Attention {
                             heads, dw.data());
   }
   static constexpr Real norm_offset = C.qk_norm == QkNorm::rms_offset ? 1 : 0;
+
+  struct KeyValue {
+    Vector<Real, K * d> k, v;
+  };
+  /// Of one row, and its q, if there is one, normed and turned with k.
+  KeyValue key_and_value(VectorView<Real, D> x, const Real* scores, std::int64_t seen,
+                         MatrixView<Real> q) const noexcept {
+    KeyValue kv{linear(x, k_proj, data_or_null(k_bias)), linear(x, v_proj, data_or_null(v_bias))};
+    apply_gate<GatePosition::G3>(scores, K, kv.k.matrix(), kv.k.matrix());
+    apply_gate<GatePosition::G2>(scores, K, kv.v.matrix(), kv.v.matrix());
+    normalize(q, kv.k.matrix());
+    if constexpr (C.rope.on()) limen::rope(rope(), seen, 1, 1, kv.k.matrix(), q);
+    return kv;
+  }
 
   static void turn(std::span<const detail::SequenceRows> sequences, double sign, MatrixView<Real> q,
                    MatrixView<Real> k) {

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/exit/costs.hpp>
 #include <limen/exit/early_exit.hpp>
 #include <limen/train/loss.hpp>
 
@@ -89,26 +90,6 @@ namespace detail {
 
 inline constexpr double nobody = std::numeric_limits<double>::infinity();
 
-inline Status check_costs(std::span<const double> cost) {
-  for (std::size_t k = 0; k < cost.size(); ++k) {
-    if (!(cost[k] >= (k == 0 ? 0 : cost[k - 1])) || std::isinf(cost[k])) {
-      return Error{"cost of exit " + std::to_string(k), "0 or more, and ascending",
-                   std::to_string(cost[k])};
-    }
-  }
-  return {};
-}
-
-inline Status check_budget(std::span<const double> cost, double budget) {
-  if (cost.empty()) return Error{"budget: costs", "one for each exit", "none"};
-  if (const Status sound = check_costs(cost); !sound) return sound;
-  if (budget >= cost.front() && budget <= cost.back()) return {};
-  return Error{"budget",
-               std::to_string(cost.front()) + " (all leave at the first exit) to " +
-                   std::to_string(cost.back()) + " (none leaves early)",
-               std::to_string(budget)};
-}
-
 /// π_k = q^k / Σ q^j
 inline std::vector<double> shares_of(std::size_t exits, double log_q) {
   std::vector<double> share(exits);
@@ -119,10 +100,6 @@ inline std::vector<double> shares_of(std::size_t exits, double log_q) {
   }
   for (double& s : share) s /= sum;
   return share;
-}
-
-inline double expected_cost(std::span<const double> share, std::span<const double> cost) {
-  return std::inner_product(share.begin(), share.end(), cost.begin(), 0.0);
 }
 
 inline constexpr double most_log_q = 50;
@@ -149,9 +126,35 @@ inline Result<std::vector<double>> shares_for_budget(std::span<const double> cos
     return ends;
   }
   return detail::shares_of(cost.size(), detail::largest_log_q(budget, [&](double log_q) {
-                             return detail::expected_cost(detail::shares_of(cost.size(), log_q),
-                                                          cost);
+                             return expected_cost(detail::shares_of(cost.size(), log_q), cost);
                            }));
+}
+
+/// Shares by hand: exit k gets `factor` times its share, and the rest of what is left goes to those
+/// after it, in their proportions; one exit after the other. As in Dynamic Perceiver (Han et al.,
+/// arXiv:2306.11248), which takes 0.85, 1, 0.5, 1.
+inline std::vector<double> reshaped_shares(std::vector<double> share,
+                                           std::span<const double> factor) {
+  double left = 1;
+  for (std::size_t k = 0; k + 1 < share.size() && k < factor.size(); ++k) {
+    share[k] = std::clamp(share[k] * factor[k], 0.0, left);
+    left -= share[k];
+    const double after =
+        std::accumulate(share.begin() + static_cast<std::ptrdiff_t>(k) + 1, share.end(), 0.0);
+    for (std::size_t j = k + 1; j < share.size(); ++j) {
+      share[j] =
+          after > 0 ? share[j] * left / after : left / static_cast<double>(share.size() - k - 1);
+    }
+  }
+  return share;
+}
+
+/// Thresholds of a record of -entropy as EntropyBelow takes them, which is strict.
+inline std::vector<double> below(std::vector<double> thresholds) {
+  for (double& t : thresholds) {
+    t = std::isinf(t) ? -t : std::nextafter(-t, detail::nobody);
+  }
+  return thresholds;
 }
 
 /// Thresholds [K - 1] that send the share π_k of the rows, the surest of those that are left, out
@@ -271,35 +274,5 @@ std::array<double, std::size_t{Net::exits}> measure_exit_ns(
   }
   return cost;
 }
-
-/// Holds the mean cost of a service at its budget while the data drifts:
-///   λ <- clamp(λ + η (mean cost - budget), 0, 1),  threshold = strict + λ (loose - strict)
-/// with a moving average of the cost, each as a share of the dearest. λ is kept in 0..1, so that it
-/// comes back at once after a time in which the budget could not be met.
-struct BudgetController {
-  double budget = 0.5;               ///< share of the dearest exit's cost
-  double strict = 1.0, loose = 0.0;  ///< thresholds at λ = 0 and 1
-  double rate = 0.1;                 ///< η
-  double memory = 0.9;               ///< of the moving average
-  double lambda = 0, mean = 0, weight = 0;
-
-  Status check() const {
-    if (!(budget > 0 && budget <= 1)) {
-      return Error{"BudgetController: .budget", "above 0, to 1", std::to_string(budget)};
-    }
-    if (!(memory >= 0 && memory < 1)) {
-      return Error{"BudgetController: .memory", "0 to below 1", std::to_string(memory)};
-    }
-    return {};
-  }
-  double threshold() const noexcept { return strict + lambda * (loose - strict); }
-
-  /// `cost`: of the latest rows, as a share.
-  void update(double cost) noexcept {
-    mean = memory * mean + (1 - memory) * cost;
-    weight = memory * weight + (1 - memory);
-    lambda = std::clamp(lambda + rate * (mean / weight - budget), 0.0, 1.0);
-  }
-};
 
 }  // namespace limen::inline LIMEN_ABI

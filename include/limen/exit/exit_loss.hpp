@@ -7,8 +7,9 @@
 ///   target for the others, and constant.  dz_k = w_k ((1 - α)(p - onehot) + α τ (p^τ - q^τ)) / T
 ///
 /// w: equal (MSDNet, arXiv:1703.09844), rising k / Σ k with k from 1 (PABEE, arXiv:2006.04152),
-/// doubling 2^(k-1) / Σ (CALM, arXiv:2207.07061). The last two sum to 1, the first to K: a learning
-/// rate for one is not one for the others. Distillation: Hinton et al., arXiv:1503.02531.
+/// doubling 2^(k-1) / Σ (CALM, arXiv:2207.07061), falling K - k + 1 (JEI-DNN, arXiv:2310.09163).
+/// Rising and doubling sum to 1, equal to K, falling to more: a learning rate for one is not one
+/// for the others. Distillation: Hinton et al., arXiv:1503.02531.
 
 #include <algorithm>
 #include <array>
@@ -35,6 +36,13 @@ constexpr ExitWeights<K> rising_weights() {
   for (std::size_t k = 0; k < w.size(); ++k) {
     w[k] = static_cast<double>(k + 1) / (static_cast<double>(K) * static_cast<double>(K + 1) / 2);
   }
+  return w;
+}
+
+template <Index K>
+constexpr ExitWeights<K> falling_weights() {
+  ExitWeights<K> w{};
+  for (std::size_t k = 0; k < w.size(); ++k) w[k] = static_cast<double>(K) - static_cast<double>(k);
   return w;
 }
 
