@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit}.hpp
+    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
@@ -304,6 +304,37 @@ def unit() -> None:
         case(f"{'flash' if chunk else 'unit'}_{rows}", x, F.linear(u * o, p["o_weight"]), p)
 
 
+def local() -> None:
+    """Learned queries over windows, each window a softmax of its own."""
+    for rows, d_model, d_out, heads, d, behind, ahead in [
+        (1, 2, 2, 1, 2, 2, 0),
+        (8, 4, 3, 2, 3, 3, 0),
+        (5, 6, 6, 3, 2, 1, 1),
+    ]:
+        p = {
+            "query": draw(heads * d),
+            "k_weight": draw(heads * d, d_model),
+            "v_weight": draw(heads * d, d_model, scale=0.5),
+            "v_bias": draw(heads * d),
+            "o_weight": draw(d_out, heads * d, scale=0.5),
+            "o_bias": draw(d_out),
+            "by_place": draw(heads, behind + 1 + ahead),
+        }
+        x = draw(rows, d_model)
+        q = p["query"].view(heads, d)
+        q = q / (q.norm(dim=-1, keepdim=True) + 1e-6) / math.sqrt(d)
+        s = torch.einsum("thd,hd->th", F.linear(x, p["k_weight"]).view(rows, heads, d), q)
+        v = F.linear(x, p["v_weight"], p["v_bias"]).view(rows, heads, d)
+        o = []
+        for t in range(rows):
+            j0, j1 = max(0, t - behind), min(rows, t + ahead + 1)
+            places = p["by_place"][:, j0 - t + behind : j1 - t + behind]
+            w = (s[j0:j1].T + places).softmax(-1)
+            o.append(torch.einsum("hj,jhd->hd", w, v[j0:j1]).reshape(-1))
+        y = F.linear(torch.stack(o), p["o_weight"], p["o_bias"])
+        case(f"local_{rows}", x, y, p)
+
+
 def write_header(name: str, *makers) -> None:
     torch.manual_seed(30)
     lines[:] = [
@@ -324,3 +355,4 @@ write_header("layers", llama, qwen3, qwen3_next, plain, frequencies)
 write_header("cross", cross)
 write_header("linear", linear, random_features)
 write_header("unit", unit)
+write_header("local", local)
