@@ -2,16 +2,19 @@
 """ssm_diagonal.py: what transformers and PyTorch compute for the diagonal layers of limen/ssm.
 
     python tests/goldens/ssm_diagonal.py       writes ssm_mamba.hpp, ssm_griffin.hpp, ssm_linear.hpp,
-                                               ssm_gam.hpp
+                                               ssm_gam.hpp, ssm_multi_path.hpp
 
-Needs `pip install transformers`. All in float64, forward, backward and last states. What is drawn is
-a multiple of 1/64: float and double start from the same numbers.
+Needs `pip install transformers==5.24.0 s5-pytorch==0.2.1`. Mamba and Griffin are layers of
+transformers, S5 is run by s5-pytorch, S4D is the convolution it stands for. All in float64: forward,
+backward and, as `state`, what the last row leaves behind. What is drawn is a multiple of 1/64: float
+and double start from the same numbers.
 """
 
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from s5 import s5_model
 from transformers import MambaConfig, RecurrentGemmaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 from transformers.models.recurrent_gemma import modeling_recurrent_gemma as gemma
@@ -42,6 +45,15 @@ def case(name: str, x, y, parameters: dict, extra: dict | None = None) -> None:
     write({"d_" + key: gradient for key, gradient in zip(parameters, gradients, strict=True)})
     write(extra or {})
     lines.append(f"}}  // namespace {name}")
+
+
+def past(rows, width: int):
+    """The last width - 1 rows, as a short convolution remembers them."""
+    return F.pad(rows, (0, 0, width - 1, 0))[-(width - 1) :]
+
+
+def in_a_row(*parts):
+    return torch.cat([p.detach().reshape(-1) for p in parts])
 
 
 def redraw(module: torch.nn.Module, scale: float = 0.4) -> dict:
@@ -91,7 +103,7 @@ def mamba() -> None:
         scanned, last = plain_scan(u, delta, -torch.exp(mixer.A_log), b, c, mixer.D)
         plain = F.linear(scanned * F.silu(xz[:, e:]), mixer.out_proj.weight, mixer.out_proj.bias)
         assert torch.allclose(plain, y, atol=1e-12), (plain - y).abs().max()
-        case(f"mamba_{k}", x, y, p, {"last": last})
+        case(f"mamba_{k}", x, y, p, {"state": in_a_row(past(xz[:, :e], w), last)})
 
 
 def griffin() -> None:
@@ -111,9 +123,15 @@ def griffin() -> None:
         block = gemma.RecurrentGemmaRecurrentBlock(config, 0).double()
         p = redraw(block)
         x = draw(t, d)
+        seen = {}
+        for part in ("linear_x", "rg_lru"):
+            getattr(block, part).register_forward_hook(
+                lambda module, inputs, out, part=part: seen.update({part: out[0]})
+            )
         positions = torch.arange(t)[None]
         y = block(x[None], positions, None, use_cache=False)[0][0]
-        case(f"griffin_{k}", x, y, p)
+        state = in_a_row(past(seen["linear_x"], taps), seen["rg_lru"][-1])
+        case(f"griffin_{k}", x, y, p, {"state": state})
 
 
 def discretized(rule: str, dt, a):
@@ -139,7 +157,8 @@ def linear() -> None:
         powers = a[:, :, None] ** torch.arange(t)
         kernel = 2 * torch.einsum("en,enl->el", torch.view_as_complex(p["C"]) * gain, powers).real
         y = F.conv1d(F.pad(u.T[None], (t - 1, 0)), kernel.flip(-1)[:, None], groups=e)[0].T
-        case(f"s4d_{k}", u, y + p["D"] * u, p)
+        state = torch.einsum("enl,le->en", powers.flip(-1), u.to(powers.dtype))
+        case(f"s4d_{k}", u, y + p["D"] * u, p, {"state": torch.view_as_real(state)})
     for k, (t, e, states, rule) in enumerate(
         [(3, 1, 1, "bilinear"), (9, 3, 5, "zoh"), (17, 5, 18, "zoh")]
     ):
@@ -153,14 +172,12 @@ def linear() -> None:
             "D": draw(e),
         }
         rate = torch.complex(p["Lambda_re"], p["Lambda_im"])
-        a, gain = discretized(rule, torch.exp(p["log_step"][:, 0]), rate)
         b, c = torch.view_as_complex(p["B"]), torch.view_as_complex(p["C"])
-        h = torch.zeros(states, dtype=torch.complex128)
-        rows = []
-        for i in range(t):
-            h = a * h + gain * (b @ u[i].to(torch.complex128))
-            rows.append(2 * (c @ h).real + p["D"] * u[i])
-        case(f"s5_{k}", u, torch.stack(rows), p)
+        sample = s5_model.discretize_zoh if rule == "zoh" else s5_model.discretize_bilinear
+        a, b = sample(rate, b, torch.exp(p["log_step"][:, 0]))
+        y, state = s5_model.apply_ssm(a, b, 2 * c, p["D"], u)
+        state = torch.view_as_real(state)
+        case(f"s5_{k}", u, y, p, {"state": in_a_row(state[:, 0], state[:, 1])})
 
 
 def gam() -> None:
@@ -177,28 +194,49 @@ def gam() -> None:
         local = F.conv1d(padded, p["conv_weight"], p["conv_bias"], groups=d)[0].T
         bank = torch.softmax(u @ p["memory_bank"].T, dim=-1) @ p["memory_bank"]
         a, b = F.linear(u, p["gate_weight"], p["gate_bias"]).chunk(2, dim=-1)
-        case(f"gam_{k}", u, torch.sigmoid(a) * local + torch.sigmoid(b) * bank, p)
-    t, d = 9, 5
-    x = draw(t, d)
-    p = {
-        "norm_weight": draw(d),
-        "norm_bias": draw(d),
-        "mixer_weight": draw(d, 1, 3),
-        "mixer_bias": draw(d),
-        "gate": draw(2, 2 * d),
-    }
-
-    def mixer(rows):
-        padded = F.pad(rows.T[None], (2, 0))
-        return F.silu(F.conv1d(padded, p["mixer_weight"], p["mixer_bias"], groups=d)[0].T)
-
-    n = F.layer_norm(x, (d,), p["norm_weight"], p["norm_bias"], eps=1e-6)
-    paths = [mixer(n), mixer(n.flip(0)).flip(0)]
-    a = torch.softmax(p["gate"] @ torch.cat([f.mean(0) for f in paths]), dim=0)
-    case("paths", x, x + a[0] * paths[0] + a[1] * paths[1], p)
+        y = torch.sigmoid(a) * local + torch.sigmoid(b) * bank
+        case(f"gam_{k}", u, y, p, {"state": past(u, width)})
 
 
-for make in (mamba, griffin, linear, gam):
+# What limen::Random(1).shuffle makes of 0, 1, ..., T - 1.
+SHUFFLED = {7: [4, 2, 5, 3, 1, 0, 6], 10: [7, 2, 5, 4, 1, 6, 9, 3, 0, 8]}
+
+
+def multi_path() -> None:
+    """RSMamba's sum of paths, through a short filter and through the mixer of transformers."""
+    filtered = [(9, 5, False, True)]
+    mambas = [(7, 3, True, True), (10, 2, True, False)]
+    for k, (t, d, shuffled, gated) in enumerate([*filtered, *mambas]):
+        x = draw(t, d)
+        p = {"norm_weight": draw(d), "norm_bias": draw(d)}
+        if k == 0:
+            p |= {"mixer_weight": draw(d, 1, 3), "mixer_bias": draw(d)}
+
+            def mixer(rows, p=p, d=d):
+                padded = F.pad(rows.T[None], (2, 0))
+                return F.silu(F.conv1d(padded, p["mixer_weight"], p["mixer_bias"], groups=d)[0].T)
+
+        else:
+            config = MambaConfig(hidden_size=d, state_size=2, time_step_rank=1)
+            layer = MambaMixer(config, layer_idx=0).double()
+            p |= redraw(layer)
+
+            def mixer(rows, layer=layer):
+                return layer(rows[None])[0]
+
+        orders = [torch.arange(t), torch.arange(t).flip(0)]
+        if shuffled:
+            orders.append(torch.tensor(SHUFFLED[t]))
+        n = F.layer_norm(x, (d,), p["norm_weight"], p["norm_bias"], eps=1e-6)
+        paths = [mixer(n[order])[order.argsort()] for order in orders]
+        a = torch.full((len(paths),), 1 / len(paths))
+        if gated:
+            p["gate"] = draw(len(paths), len(paths) * d)
+            a = torch.softmax(p["gate"] @ torch.cat([f.mean(0) for f in paths]), dim=0)
+        case(f"paths_{k}", x, x + sum(w * f for w, f in zip(a, paths, strict=True)), p)
+
+
+for make in (mamba, griffin, linear, gam, multi_path):
     torch.manual_seed(20)
     lines = [
         "#pragma once",

@@ -5,19 +5,21 @@ state.
     python tests/goldens/ssm_matrix.py         writes ssm_mamba2.hpp, ssm_delta.hpp and
                                                ssm_linear_attention.hpp
 
-Needs `pip install transformers`. Mamba-2 and Gated DeltaNet are its layers; DeltaNet is put together
-around its recurrence; retention and gated linear attention are written as what they mean, every pair
-of rows with a weight, by PyTorch. All in float64, forward, backward and last states. What is drawn is
-a multiple of 1/64: float and double start from the same numbers.
+Needs `pip install transformers==5.24.0` and `pip install --no-deps fla-core==0.6.0` (it would ask for
+a GPU). Mamba-2 and Gated DeltaNet are layers of transformers; DeltaNet is put together around its
+recurrence, retention and gated linear attention around the naive forms of flash-linear-attention. All
+in float64: forward, backward and, as `state`, what the last row leaves behind, rows before a
+convolution first. What is drawn is a multiple of 1/64: float and double start from the same numbers.
 """
 
+import importlib.util
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 torch.set_default_dtype(torch.float64)
-torch.float32 = torch.float64  # transformers would go down to float32 in the recurrences
+torch.float32 = torch.float = torch.float64  # the recurrences would go down to float32
 torch.Tensor.float = torch.Tensor.double
 
 import transformers  # noqa: E402
@@ -47,6 +49,39 @@ def case(name: str, x, y, parameters: dict, state) -> None:
     write({"d_" + key: gradient for key, gradient in zip(parameters, gradients, strict=True)})
     write({"state": state})
     lines.append(f"}}  // namespace {name}")
+
+
+def naive(op: str):
+    """The plain PyTorch forms of an operation of flash-linear-attention, whose packages need Triton."""
+    folder = importlib.util.find_spec("fla").submodule_search_locations[0]
+    spec = importlib.util.spec_from_file_location(op, f"{folder}/ops/{op}/naive.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def in_a_row(*parts):
+    return torch.cat([p.detach().reshape(-1) for p in parts])
+
+
+def past(rows, width: int = 4):
+    """The last width - 1 rows, as a short convolution remembers them."""
+    return F.pad(rows, (0, 0, width - 1, 0))[-(width - 1) :]
+
+
+def rows_before_conv(call):
+    """Runs call(); what it gives, and the rows [T, C] that passed through its convolution."""
+    original, kept = F.conv1d, []
+
+    def watched(x, *args, **kwargs):
+        kept.append(x[0].T)
+        return original(x, *args, **kwargs)
+
+    F.conv1d = watched
+    result = call()
+    F.conv1d = original
+    (rows,) = kept
+    return result, rows
 
 
 def redraw(module: torch.nn.Module, order: list[str], scale: float = 0.5) -> dict:
@@ -97,8 +132,11 @@ def mamba2_layers() -> None:
         order += ["A_log", "D", "norm.weight", "out_proj.weight", "out_proj.bias"]
         parameters = redraw(layer, [o for o in order if bias or not o.endswith("proj.bias")])
         x = draw(1, t, d)
-        y, state = last_state(mamba2, "mamba2_chunk_scan", lambda: layer(x))
-        case(f"mamba2_{k}", x, y, parameters, state[0].transpose(1, 2))  # [H][P][N] -> [H][N][P]
+        (y, state), rows = rows_before_conv(
+            lambda: last_state(mamba2, "mamba2_chunk_scan", lambda: layer(x))
+        )
+        state = state[0].transpose(1, 2)  # [H][P][N] -> [H][N][P]
+        case(f"mamba2_{k}", x, y, parameters, in_a_row(past(rows), state))
 
 
 def delta_layers() -> None:
@@ -118,8 +156,10 @@ def delta_layers() -> None:
         order = ["in_proj_qkvz.weight", "in_proj_ba.weight", "conv1d.weight", "dt_bias", "A_log"]
         parameters = redraw(layer, [*order, "norm.weight", "out_proj.weight"])
         x = draw(1, t, d)
-        y, state = last_state(qwen, "torch_chunk_gated_delta_rule", lambda: layer(x))
-        case(f"gated_delta_{k}", x, y, parameters, state)
+        (y, state), rows = rows_before_conv(
+            lambda: last_state(qwen, "torch_chunk_gated_delta_rule", lambda: layer(x))
+        )
+        case(f"gated_delta_{k}", x, y, parameters, in_a_row(past(rows), state))
 
     for k, (t, heads, width, gate, negative) in enumerate(
         [(3, 1, 3, False, False), (19, 2, 3, True, False), (40, 2, 4, False, True)]
@@ -145,7 +185,8 @@ def delta_layers() -> None:
         h = F.rms_norm(o[0], (width,), w["o_norm_weight"], eps=1e-5).reshape(t, d)
         if gate:
             h = h * F.silu(x @ w["g_proj_weight"].T)
-        case(f"delta_{k}", x, h @ w["o_proj_weight"].T, w, state)
+        inputs = [past(x @ w[f"{p}_proj_weight"].T) for p in "qkv"]
+        case(f"delta_{k}", x, h @ w["o_proj_weight"].T, w, in_a_row(*inputs, state))
 
 
 def rotate(x):
@@ -172,14 +213,12 @@ def linear_attention_layers() -> None:
         x = draw(t, d)
         q, k_ = (rotate((x @ w[f"{p}_proj_weight"].T).reshape(t, heads, key)) for p in "qk")
         v = (x @ w["v_proj_weight"].T).reshape(t, heads, value)
-        gamma = 1 - 2.0 ** (-5 - torch.arange(heads))
-        distance = torch.arange(t)[:, None] - torch.arange(t)
-        weight = (gamma[:, None, None] ** distance).tril()
-        scores = torch.einsum("ihk,jhk->hij", q, k_) * key**-0.5 * weight
-        o = torch.einsum("hij,jhv->ihv", scores, v)
+        heads_first = (r.transpose(0, 1)[None] for r in (q, k_, v))
+        o = naive("retention").naive_retention(*heads_first)[0].transpose(0, 1)
         h = F.rms_norm(o, (value,), w["norm_weight"], eps=1e-5).reshape(t, values)
         y = (h * F.silu(x @ w["g_proj_weight"].T)) @ w["o_proj_weight"].T
-        state = torch.einsum("hj,jhk,jhv->hkv", weight[:, -1], k_, v)
+        gamma = 1 - 2.0 ** (-5 - torch.arange(heads))
+        state = torch.einsum("jh,jhk,jhv->hkv", gamma ** torch.arange(t).flip(0)[:, None], k_, v)
         case(f"retnet_{k}", x, y, w, state)
 
     for k, (t, d, heads, keys, values, rank) in enumerate(
@@ -201,14 +240,12 @@ def linear_attention_layers() -> None:
         q, k_ = ((x @ w[f"{p}_proj_weight"].T).reshape(t, heads, key) for p in "qk")
         v = (x @ w["v_proj_weight"].T).reshape(t, heads, value)
         gk = x @ w["gk_0_weight"].T @ w["gk_1_weight"].T + w["gk_1_bias"]
-        total = (F.logsigmoid(gk) / 16).cumsum(0).reshape(t, heads, key)
-        mask = torch.ones(t, t).tril()[:, :, None, None] > 0
-        decay = torch.exp(torch.where(mask, total[:, None] - total[None], -torch.inf))
-        scores = torch.einsum("ihk,jhk,ijhk->hij", q, k_, decay) * key**-0.5
-        o = torch.einsum("hij,jhv->ihv", scores, v)
+        log_decay = (F.logsigmoid(gk) / 16).reshape(t, heads, key)
+        rows = (r[None] for r in (q, k_, v, log_decay))
+        o, state = naive("gla").naive_recurrent_gla(*rows, output_final_state=True)
+        o = o[0]
         h = F.rms_norm(o, (value,), w["norm_weight"], eps=1e-5).reshape(t, values)
         y = (h * F.silu(x @ w["g_proj_weight"].T)) @ w["o_proj_weight"].T
-        state = torch.einsum("jhk,jhk,jhv->hkv", decay[-1], k_, v)
         case(f"gla_{k}", x, y, w, state)
 
 

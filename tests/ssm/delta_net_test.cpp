@@ -64,8 +64,13 @@ TEST_CASE("DeltaNet has the same bits on any number of threads", "[ssm][delta_ne
 TEST_CASE("DeltaNet stays finite", "[ssm][delta_net]") { matrix_state::stays_finite<Small>(); }
 
 TEST_CASE("DeltaNet does not drift in a million steps", "[ssm][delta_net][.slow]") {
-  matrix_state::does_not_drift<
-      DeltaNet<Config{.d_model = 4, .n_heads = 1, .conv_width = 2, .eps = 0.1}>>(1e-3);
+  streams::do_not_drift<DeltaNet<Config{.d_model = 4, .n_heads = 1, .conv_width = 2, .eps = 0.1}>>(
+      matrix_state::parts, 1e-3);
+}
+
+TEST_CASE("States of DeltaNet are values", "[ssm][delta_net]") {
+  streams::are_values<Small, DeltaNet<Config{.d_model = 8}>>();
+  streams::fall_silent<Small>(matrix_state::parts);
 }
 
 TEST_CASE("DeltaNet names its parameters as checkpoints do", "[ssm][delta_net]") {
@@ -99,7 +104,7 @@ TEST_CASE("DeltaNet computes what PyTorch computes", "[ssm][delta_net][golden]")
                                 {v_conv1d_weight, d_v_conv1d_weight},
                                 {o_norm_weight, d_o_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::delta_1;
@@ -115,7 +120,7 @@ TEST_CASE("DeltaNet computes what PyTorch computes", "[ssm][delta_net][golden]")
                                 {g_proj_weight, d_g_proj_weight},
                                 {o_norm_weight, d_o_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::delta_2;
@@ -130,6 +135,6 @@ TEST_CASE("DeltaNet computes what PyTorch computes", "[ssm][delta_net][golden]")
                                 {v_conv1d_weight, d_v_conv1d_weight},
                                 {o_norm_weight, d_o_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
 }

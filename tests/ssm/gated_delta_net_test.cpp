@@ -76,13 +76,25 @@ TEST_CASE("GatedDeltaNet stays finite", "[ssm][gated_delta_net]") {
 }
 
 TEST_CASE("GatedDeltaNet does not drift in a million steps", "[ssm][gated_delta_net][.slow]") {
-  matrix_state::does_not_drift<GatedDeltaNet<Config{.d_model = 4,
-                                                    .n_key_heads = 1,
-                                                    .n_value_heads = 1,
-                                                    .key_dim = 4,
-                                                    .value_dim = 4,
-                                                    .conv_width = 2,
-                                                    .eps = 0.1}>>(1e-3);
+  streams::do_not_drift<GatedDeltaNet<Config{.d_model = 4,
+                                             .n_key_heads = 1,
+                                             .n_value_heads = 1,
+                                             .key_dim = 4,
+                                             .value_dim = 4,
+                                             .conv_width = 2,
+                                             .eps = 0.1}>>(matrix_state::parts, 1e-3);
+}
+
+TEST_CASE("States of GatedDeltaNet are values", "[ssm][gated_delta_net]") {
+  streams::are_values<Small, GatedDeltaNet<Config{.d_model = 8}>>();
+  streams::fall_silent<Small>(matrix_state::parts);
+}
+
+TEST_CASE("GatedDeltaNet takes steps from tiny to huge", "[ssm][gated_delta_net]") {
+  const auto bias = [](Small& layer, float value) { fill(layer.dt_bias, value); };
+  const auto rate = [](Small& layer, float value) { fill(layer.A_log, value); };
+  streams::stays_finite_for_any_step<Small>(bias, {-1e4, -90, -20, 0, 20, 90, 1e4});
+  streams::stays_finite_for_any_step<Small>(rate, {-90, -20, 0, 20, 80});
 }
 
 TEST_CASE("GatedDeltaNet names its parameters as checkpoints do", "[ssm][gated_delta_net]") {
@@ -118,7 +130,7 @@ TEST_CASE("GatedDeltaNet computes what transformers computes", "[ssm][gated_delt
                                 {A_log, d_A_log},
                                 {norm_weight, d_norm_weight},
                                 {out_proj_weight, d_out_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::gated_delta_1;
@@ -132,7 +144,7 @@ TEST_CASE("GatedDeltaNet computes what transformers computes", "[ssm][gated_delt
                                 {A_log, d_A_log},
                                 {norm_weight, d_norm_weight},
                                 {out_proj_weight, d_out_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::gated_delta_2;
@@ -146,6 +158,6 @@ TEST_CASE("GatedDeltaNet computes what transformers computes", "[ssm][gated_delt
                                 {A_log, d_A_log},
                                 {norm_weight, d_norm_weight},
                                 {out_proj_weight, d_out_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
 }

@@ -80,8 +80,14 @@ TEST_CASE("GatedLinearAttention stays finite", "[ssm][gated_linear_attention]") 
 
 TEST_CASE("GatedLinearAttention does not drift in a million steps",
           "[ssm][gated_linear_attention][.slow]") {
-  matrix_state::does_not_drift<
-      GatedLinearAttention<Config{.d_model = 4, .n_heads = 1, .gate_rank = 2, .eps = 0.1}>>(1e-3);
+  streams::do_not_drift<
+      GatedLinearAttention<Config{.d_model = 4, .n_heads = 1, .gate_rank = 2, .eps = 0.1}>>(
+      matrix_state::parts, 1e-3);
+}
+
+TEST_CASE("States of GatedLinearAttention are values", "[ssm][gated_linear_attention]") {
+  streams::are_values<Small, GatedLinearAttention<Config{.d_model = 8}>>();
+  streams::fall_silent<Small>(matrix_state::parts);
 }
 
 TEST_CASE("GatedLinearAttention names its parameters as checkpoints do",
@@ -117,7 +123,7 @@ TEST_CASE("GatedLinearAttention computes what PyTorch computes",
                                 {gk_1_bias, d_gk_1_bias},
                                 {norm_weight, d_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::gla_1;
@@ -133,7 +139,7 @@ TEST_CASE("GatedLinearAttention computes what PyTorch computes",
                                 {gk_1_bias, d_gk_1_bias},
                                 {norm_weight, d_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
   {
     using namespace goldens::ssm::gla_2;
@@ -149,6 +155,6 @@ TEST_CASE("GatedLinearAttention computes what PyTorch computes",
                                 {gk_1_bias, d_gk_1_bias},
                                 {norm_weight, d_norm_weight},
                                 {o_proj_weight, d_o_proj_weight}},
-                               state, 1e-3);
+                               state);
   }
 }

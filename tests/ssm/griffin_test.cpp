@@ -2,9 +2,9 @@
 
 #include <cmath>
 
-#include "../goldens/golden.hpp"
 #include "../goldens/ssm_griffin.hpp"
 #include "../laws.hpp"
+#include "streams.hpp"
 
 using namespace limen;
 
@@ -52,34 +52,62 @@ TEST_CASE("Extreme gates of RgLru leave finite numbers and slopes", "[ssm][rg_lr
   }
 }
 
+namespace {
+
+using Small = Griffin<GriffinConfig{.d_model = 4, .heads = 2}>;
+
+/// Also makes it the state of a stream that has begun: one at rest would be overwritten.
+constexpr auto parts = [](auto& state, auto f) {
+  state.rnn.started[0] = 1;
+  f(state.conv.past, state.rnn.s);
+};
+
+template <GriffinConfig C>
+void is_golden(const golden::Run& run, golden::Parameters parameters, golden::Numbers state) {
+  golden::check_in_double_and_float<Griffin<C>>(run, parameters);
+  golden::check_last_state<Griffin<C>>(
+      run.x, parameters, [](auto& S) { return streams::numbers_of(S, parts); }, state);
+}
+
+}  // namespace
+
 // The numbers: tests/goldens/ssm_diagonal.py, griffin(): transformers'
 // RecurrentGemmaRecurrentBlock.
 TEST_CASE("Griffin computes what transformers does", "[ssm][griffin][golden]"){
-#define LIMEN_CASE(k, config)                                                  \
-  {                                                                            \
-    namespace g = goldens::ssm::griffin_##k;                                   \
-    constexpr GriffinConfig c = config;                                        \
-    golden::check_in_double_and_float<Griffin<c>>(                             \
-        {g::x, g::y, g::dy, g::dx},                                            \
-        {{g::linear_y_weight, g::d_linear_y_weight},                           \
-         {g::linear_y_bias, g::d_linear_y_bias},                               \
-         {g::linear_x_weight, g::d_linear_x_weight},                           \
-         {g::linear_x_bias, g::d_linear_x_bias},                               \
-         {g::linear_out_weight, g::d_linear_out_weight},                       \
-         {g::linear_out_bias, g::d_linear_out_bias},                           \
-         {g::conv_1d_weight, g::d_conv_1d_weight},                             \
-         {g::conv_1d_bias, g::d_conv_1d_bias},                                 \
-         {g::rg_lru_recurrent_param, g::d_rg_lru_recurrent_param},             \
-         {g::rg_lru_input_gate_weight, g::d_rg_lru_input_gate_weight},         \
-         {g::rg_lru_input_gate_bias, g::d_rg_lru_input_gate_bias},             \
-         {g::rg_lru_recurrent_gate_weight, g::d_rg_lru_recurrent_gate_weight}, \
-         {g::rg_lru_recurrent_gate_bias, g::d_rg_lru_recurrent_gate_bias}},    \
-        2e-5);                                                                 \
+#define LIMEN_CASE(k, config)                                                           \
+  {                                                                                     \
+    namespace g = goldens::ssm::griffin_##k;                                            \
+    constexpr GriffinConfig c = config;                                                 \
+    is_golden<c>({g::x, g::y, g::dy, g::dx},                                            \
+                 {{g::linear_y_weight, g::d_linear_y_weight},                           \
+                  {g::linear_y_bias, g::d_linear_y_bias},                               \
+                  {g::linear_x_weight, g::d_linear_x_weight},                           \
+                  {g::linear_x_bias, g::d_linear_x_bias},                               \
+                  {g::linear_out_weight, g::d_linear_out_weight},                       \
+                  {g::linear_out_bias, g::d_linear_out_bias},                           \
+                  {g::conv_1d_weight, g::d_conv_1d_weight},                             \
+                  {g::conv_1d_bias, g::d_conv_1d_bias},                                 \
+                  {g::rg_lru_recurrent_param, g::d_rg_lru_recurrent_param},             \
+                  {g::rg_lru_input_gate_weight, g::d_rg_lru_input_gate_weight},         \
+                  {g::rg_lru_input_gate_bias, g::d_rg_lru_input_gate_bias},             \
+                  {g::rg_lru_recurrent_gate_weight, g::d_rg_lru_recurrent_gate_weight}, \
+                  {g::rg_lru_recurrent_gate_bias, g::d_rg_lru_recurrent_gate_bias}},    \
+                 g::state);                                                             \
   }
     LIMEN_CASE(0, (GriffinConfig{.d_model = 1, .d_conv = 2}))
         LIMEN_CASE(1, (GriffinConfig{.d_model = 3, .d_rnn = 4, .heads = 2}))
             LIMEN_CASE(2, (GriffinConfig{.d_model = 5, .d_rnn = 18, .heads = 3}))
 #undef LIMEN_CASE
+}
+
+TEST_CASE("States of Griffin are values", "[ssm][griffin]") {
+  streams::are_values<Small, Griffin<GriffinConfig{.d_model = 4, .d_rnn = 17}>>();
+  streams::are_values<RgLru<RgLruConfig{.d = 6, .heads = 3}>, RgLru<RgLruConfig{.d = 17}>>();
+  streams::fall_silent<Small>(parts);
+}
+
+TEST_CASE("Griffin does not drift in a million steps", "[ssm][griffin][.slow]") {
+  streams::do_not_drift<Griffin<GriffinConfig{.d_model = 2}>>(parts, 2e-5);
 }
 
 TEST_CASE("Griffin names its parameters as RecurrentGemma does", "[ssm][griffin]") {

@@ -3,9 +3,12 @@
 #include <cmath>
 #include <limits>
 
-#include "../goldens/golden.hpp"
+#include <limen/io/checkpoint.hpp>
+
 #include "../goldens/ssm_mamba.hpp"
+#include "../io/temporary.hpp"
 #include "../laws.hpp"
+#include "streams.hpp"
 
 using namespace limen;
 
@@ -46,6 +49,28 @@ TEST_CASE("A new Mamba has rates that are powers of one, and its inference form 
   REQUIRE_FALSE(prepare(layer).A_log.powers());
 }
 
+namespace {
+
+/// Rows before the convolution, and the scan's state as the equations index it.
+template <class State>
+std::vector<double> state_numbers(const State& state, Index E, Index N) {
+  auto all = golden::in_a_row(state.conv.past);
+  for (Index e = 0; e < E; ++e) {
+    for (Index n = 0; n < N; ++n) all.push_back(static_cast<double>(state.scan[scan_at(e, n, N)]));
+  }
+  return all;
+}
+
+template <MambaConfig C>
+void is_golden(const golden::Run& run, golden::Parameters parameters, golden::Numbers state) {
+  golden::check_in_double_and_float<Mamba<C>>(run, parameters);
+  golden::check_last_state<Mamba<C>>(
+      run.x, parameters, [](const auto& S) { return state_numbers(S, Mamba<C>::E, Mamba<C>::N); },
+      state);
+}
+
+}  // namespace
+
 // The numbers: tests/goldens/ssm_diagonal.py, mamba(): transformers' MambaMixer.
 #define LIMEN_PARAMETERS(g)                                                             \
   {g::conv1d_weight, g::d_conv1d_weight}, {g::conv1d_bias, g::d_conv1d_bias},           \
@@ -58,51 +83,24 @@ TEST_CASE("Mamba computes what transformers does", "[ssm][mamba][golden]") {
   {
     namespace g = goldens::ssm::mamba_0;
     constexpr MambaConfig c{.d_model = 1, .d_state = 1, .d_conv = 2, .dt_rank = 1};
-    golden::check_in_double_and_float<Mamba<c>>(
-        {g::x, g::y, g::dy, g::dx},
-        {{g::in_proj_weight, g::d_in_proj_weight}, LIMEN_PARAMETERS(g)});
+    is_golden<c>({g::x, g::y, g::dy, g::dx},
+                 {{g::in_proj_weight, g::d_in_proj_weight}, LIMEN_PARAMETERS(g)}, g::state);
   }
   {
     namespace g = goldens::ssm::mamba_1;
     constexpr MambaConfig c{.d_model = 3, .d_state = 5, .dt_rank = 2, .bias = true};
-    golden::check_in_double_and_float<Mamba<c>>({g::x, g::y, g::dy, g::dx},
-                                                {{g::in_proj_weight, g::d_in_proj_weight},
-                                                 {g::in_proj_bias, g::d_in_proj_bias},
-                                                 LIMEN_PARAMETERS(g),
-                                                 {g::out_proj_bias, g::d_out_proj_bias}},
-                                                1e-4);
+    is_golden<c>({g::x, g::y, g::dy, g::dx},
+                 {{g::in_proj_weight, g::d_in_proj_weight},
+                  {g::in_proj_bias, g::d_in_proj_bias},
+                  LIMEN_PARAMETERS(g),
+                  {g::out_proj_bias, g::d_out_proj_bias}},
+                 g::state);
   }
   {
     namespace g = goldens::ssm::mamba_2;
     constexpr MambaConfig c{.d_model = 9, .dt_rank = 1};
-    golden::check_in_double_and_float<Mamba<c>>(
-        {g::x, g::y, g::dy, g::dx}, {{g::in_proj_weight, g::d_in_proj_weight}, LIMEN_PARAMETERS(g)},
-        1e-4);
-  }
-}
-
-TEST_CASE("Mamba leaves the state behind that the equations say", "[ssm][mamba][golden]") {
-  namespace g = goldens::ssm::mamba_2;
-  constexpr MambaConfig c{.d_model = 9, .dt_rank = 1};
-  Mamba<c, double> layer;
-  const golden::Numbers values[] = {
-      g::in_proj_weight, g::conv1d_weight, g::conv1d_bias, g::x_proj_weight,  g::dt_proj_weight,
-      g::dt_proj_bias,   g::A_log,         g::D,           g::out_proj_weight};
-  const golden::Numbers* from = values;
-  for_each_tensor(
-      [&](auto& tensor) {
-        for (Index i = 0; i < tensor.size; ++i) tensor[i] = (*from)[static_cast<std::size_t>(i)];
-        ++from;
-      },
-      layer);
-  const SequenceView<double, 9> x(g::x, 19);
-  const auto state = std::make_unique<decltype(layer)::State>();
-  layer.forward(x, *state);
-  for (Index e = 0; e < 18; ++e) {
-    for (Index n = 0; n < 16; ++n) {
-      const double expected = g::last[e * 16 + n];
-      REQUIRE(state->scan[scan_at(e, n, 16)] == Approx(expected).epsilon(1e-10).margin(1e-12));
-    }
+    is_golden<c>({g::x, g::y, g::dy, g::dx},
+                 {{g::in_proj_weight, g::d_in_proj_weight}, LIMEN_PARAMETERS(g)}, g::state);
   }
 }
 
@@ -119,19 +117,26 @@ TEST_CASE("Mamba names its parameters as published checkpoints do", "[ssm][mamba
   REQUIRE(24 * (parameter_count(*layer) + 768) + 50280 * 768 + 768 == 129135360);
 }
 
-TEST_CASE("A copied state of Mamba is a fork, and copied back a return", "[ssm][mamba]") {
-  Random random(2);
-  constexpr MambaConfig c{.d_model = 5};
-  const auto layer = Mamba<c>::initialized(random);
-  Sequence<float, 5> x(8);
-  for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(random.normal());
-  decltype(layer)::State state{};
-  layer.forward(middle_rows(x, 0, 4), state);
-  const auto before = state;
-  const auto first = layer.forward(middle_rows(x, 4, 4), state);
-  state = before;
-  const auto again = layer.forward(middle_rows(x, 4, 4), state);
-  for (Index i = 0; i < first.size(); ++i) REQUIRE(first.data()[i] == again.data()[i]);
+namespace {
+constexpr MambaConfig narrow{.d_model = 5}, wide{.d_model = 17};
+constexpr auto parts = [](auto& state, auto f) { f(state.conv.past, state.scan); };
+}  // namespace
+
+TEST_CASE("States of Mamba are values", "[ssm][mamba]") {
+  streams::are_values<Mamba<narrow>, Mamba<wide>>();
+  streams::fall_silent<Mamba<narrow>>(parts);
+}
+
+TEST_CASE("Mamba does not drift in a million steps", "[ssm][mamba][.slow]") {
+  streams::do_not_drift<Mamba<MambaConfig{.d_model = 2, .d_state = 4}>>(parts, 2e-5);
+}
+
+TEST_CASE("Mamba takes steps from tiny to huge", "[ssm][mamba]") {
+  using Layer = Mamba<narrow>;
+  const auto bias = [](Layer& layer, float value) { fill(layer.dt_proj.bias, value); };
+  const auto rate = [](Layer& layer, float value) { fill(layer.A_log, value); };
+  streams::stays_finite_for_any_step<Layer>(bias, {-1e4, -90, -20, 0, 20, 90, 1e4});
+  streams::stays_finite_for_any_step<Layer>(rate, {-90, -20, 0, 20, 80});
 }
 
 TEST_CASE("Mamba gives the same bits for two threads as for one", "[ssm][mamba]") {
@@ -173,6 +178,19 @@ TEST_CASE("Mamba says which of its numbers is none", "[ssm][mamba]") {
   layer.dt_proj.bias[4] = 0;
   layer.A_log[2] = std::numeric_limits<float>::quiet_NaN();
   REQUIRE(layer.check().error().who == "A_log");
+}
+
+TEST_CASE("A step size that is no number is not loaded into Mamba", "[ssm][mamba]") {
+  auto layer = streams::drawn<Mamba<narrow>>(3);
+  const auto before = layer;
+  auto broken = layer;
+  broken.dt_proj.bias[4] = std::numeric_limits<float>::infinity();
+  const Temporary folder;
+  const std::string path = folder.path("broken.safetensors");
+  REQUIRE(save(broken, path));
+  REQUIRE(load(layer, path).error().message() ==
+          "dt_proj.bias: wanted finite numbers, found inf at element 4 in broken.safetensors");
+  REQUIRE(layer.dt_proj.bias == before.dt_proj.bias);
 }
 
 namespace {

@@ -3,7 +3,7 @@
 #include <limen/ssm/mamba.hpp>
 
 #include "../goldens/golden.hpp"
-#include "../goldens/ssm_gam.hpp"
+#include "../goldens/ssm_multi_path.hpp"
 #include "../laws.hpp"
 
 using namespace limen;
@@ -49,20 +49,40 @@ TEST_CASE("Paths through a filter that only doubles agree with each other", "[ss
   REQUIRE(y(1, 1) == Approx(0 - 2));
 }
 
-// The numbers: tests/goldens/ssm_diagonal.py, gam(): forwards and backwards through a causal
-// filter.
+// The numbers: tests/goldens/ssm_diagonal.py, multi_path(): through a causal filter, and through
+// the Mamba of transformers.
 TEST_CASE("MultiPath computes what PyTorch does", "[ssm][multi_path][golden]") {
-  namespace g = goldens::ssm::paths;
-  constexpr DepthwiseConvConfig c{.d = 5, .width = 3, .activation = Activation::silu};
-  golden::check_in_double_and_float<
-      MultiPath<MultiPathConfig{.shuffled = false}, DepthwiseConv<c>>>(
-      {g::x, g::y, g::dy, g::dx},
-      {{g::norm_weight, g::d_norm_weight},
-       {g::norm_bias, g::d_norm_bias},
-       {g::mixer_weight, g::d_mixer_weight},
-       {g::mixer_bias, g::d_mixer_bias},
-       {g::gate, g::d_gate}},
-      1e-4);
+  {
+    namespace g = goldens::ssm::paths_0;
+    constexpr DepthwiseConvConfig c{.d = 5, .width = 3, .activation = Activation::silu};
+    using Layer = MultiPath<MultiPathConfig{.shuffled = false}, DepthwiseConv<c>>;
+    golden::check_in_double_and_float<Layer>({g::x, g::y, g::dy, g::dx},
+                                             {{g::norm_weight, g::d_norm_weight},
+                                              {g::norm_bias, g::d_norm_bias},
+                                              {g::mixer_weight, g::d_mixer_weight},
+                                              {g::mixer_bias, g::d_mixer_bias},
+                                              {g::gate, g::d_gate}});
+  }
+#define LIMEN_PARAMETERS(g)                                                             \
+  {g::norm_weight, g::d_norm_weight}, {g::norm_bias, g::d_norm_bias},                   \
+      {g::in_proj_weight, g::d_in_proj_weight}, {g::conv1d_weight, g::d_conv1d_weight}, \
+      {g::conv1d_bias, g::d_conv1d_bias}, {g::x_proj_weight, g::d_x_proj_weight},       \
+      {g::dt_proj_weight, g::d_dt_proj_weight}, {g::dt_proj_bias, g::d_dt_proj_bias},   \
+      {g::A_log, g::d_A_log}, {g::D, g::d_D}, {                                         \
+    g::out_proj_weight, g::d_out_proj_weight                                            \
+  }
+  {
+    namespace g = goldens::ssm::paths_1;
+    golden::check_in_double_and_float<Image<MultiPathConfig{}>>(
+        {g::x, g::y, g::dy, g::dx}, {LIMEN_PARAMETERS(g), {g::gate, g::d_gate}});
+  }
+  {
+    namespace g = goldens::ssm::paths_2;
+    constexpr MambaConfig two{.d_model = 2, .d_state = 2};
+    golden::check_in_double_and_float<MultiPath<MultiPathConfig{.gate = false}, Mamba<two>>>(
+        {g::x, g::y, g::dy, g::dx}, {LIMEN_PARAMETERS(g)});
+  }
+#undef LIMEN_PARAMETERS
 }
 
 TEST_CASE("MultiPath trains and prepares, but has no step", "[ssm][multi_path]") {

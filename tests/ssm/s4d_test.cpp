@@ -2,9 +2,9 @@
 
 #include <limits>
 
-#include "../goldens/golden.hpp"
 #include "../goldens/ssm_linear.hpp"
 #include "../laws.hpp"
+#include "streams.hpp"
 
 using namespace limen;
 
@@ -54,24 +54,69 @@ TEST_CASE("Sampling is smooth where the step is tiny", "[ssm][discretize]") {
   }
 }
 
+namespace {
+
+/// The state as the equations index it: real and imaginary part of each.
+template <class L>
+std::vector<double> state_numbers(const typename L::State& state) {
+  std::vector<double> all;
+  for (Index e = 0; e < L::E; ++e) {
+    for (Index n = 0; n < L::M; ++n) {
+      const Index at = s4d_at(e, n, L::M);
+      all.insert(all.end(),
+                 {static_cast<double>(state.h[at]), static_cast<double>(state.h[at + scan_block])});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
 // The numbers: tests/goldens/ssm_diagonal.py, linear(): a convolution with the kernel of the
 // system.
-TEST_CASE("S4d computes the convolution of its kernel", "[ssm][s4d][golden]"){
-#define LIMEN_CASE(k, E, N, form)                                                \
-  {                                                                              \
-    namespace g = goldens::ssm::s4d_##k;                                         \
-    constexpr S4dConfig c{.d = E, .d_state = N, .rule = Discretization::form};   \
-    golden::check_in_double_and_float<S4d<c>>({g::x, g::y, g::dy, g::dx},        \
-                                              {{g::log_dt, g::d_log_dt},         \
-                                               {g::C, g::d_C},                   \
-                                               {g::log_A_real, g::d_log_A_real}, \
-                                               {g::A_imag, g::d_A_imag},         \
-                                               {g::D, g::d_D}},                  \
-                                              5e-5);                             \
+TEST_CASE("S4d computes the convolution of its kernel", "[ssm][s4d][golden]") {
+#define LIMEN_CASE(k, N_E, N, form)                                                    \
+  {                                                                                    \
+    namespace g = goldens::ssm::s4d_##k;                                               \
+    constexpr S4dConfig c{.d = N_E, .d_state = N, .rule = Discretization::form};       \
+    const golden::Parameters parameters = {{g::log_dt, g::d_log_dt},                   \
+                                           {g::C, g::d_C},                             \
+                                           {g::log_A_real, g::d_log_A_real},           \
+                                           {g::A_imag, g::d_A_imag},                   \
+                                           {g::D, g::d_D}};                            \
+    golden::check_in_double_and_float<S4d<c>>({g::x, g::y, g::dy, g::dx}, parameters); \
+    golden::check_last_state<S4d<c>>(                                                  \
+        g::x, parameters,                                                              \
+        []<class Real, Index E, Index M>(const S4dState<Real, E, M>& state) {          \
+          return state_numbers<S4d<c, Real>>(state);                                   \
+        },                                                                             \
+        g::state);                                                                     \
   }
-    LIMEN_CASE(0, 1, 2, zero_order_hold) LIMEN_CASE(1, 3, 6, bilinear)
-        LIMEN_CASE(2, 18, 4, zero_order_hold)
+  LIMEN_CASE(0, 1, 2, zero_order_hold)
+  LIMEN_CASE(1, 3, 6, bilinear)
+  LIMEN_CASE(2, 18, 4, zero_order_hold)
 #undef LIMEN_CASE
+}
+
+namespace {
+using Small = S4d<S4dConfig{.d = 3, .d_state = 4}>;
+constexpr auto parts = [](auto& state, auto f) { f(state.h); };
+}  // namespace
+
+TEST_CASE("States of S4d are values", "[ssm][s4d]") {
+  streams::are_values<Small, S4d<S4dConfig{.d = 3, .d_state = 6}>>();
+  streams::fall_silent<Small>(parts);
+}
+
+TEST_CASE("S4d does not drift in a million steps", "[ssm][s4d][.slow]") {
+  streams::do_not_drift<Small>(parts, 1e-4);
+}
+
+TEST_CASE("S4d takes steps from tiny to huge", "[ssm][s4d]") {
+  using Bilinear = S4d<S4dConfig{.d = 3, .d_state = 4, .rule = Discretization::bilinear}>;
+  const auto step = [](auto& layer, float value) { fill(layer.log_dt, value); };
+  streams::stays_finite_for_any_step<Small>(step, {-80, -30, -5, 0, 5, 10, 30});
+  streams::stays_finite_for_any_step<Bilinear>(step, {-80, -30, -5, 0, 5, 10, 30});
 }
 
 TEST_CASE("S4d says which of its numbers is none", "[ssm][s4d]") {

@@ -1,0 +1,219 @@
+#pragma once
+/// @file  What every layer that steps promises of its state, and of numbers large and small.
+///
+/// `parts` shows the numbers of a state: parts(state, [](auto&... fixed) {...}).
+
+#include <limen/core/denormals.hpp>
+#include <limen/core/state_ring.hpp>
+#include <limen/io/state_file.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../allocations.hpp"
+#include "../goldens/golden.hpp"
+
+namespace streams {
+
+using namespace limen;
+
+template <class L>
+Sequence<typename L::Scalar, L::in> noise(Index rows, std::uint64_t seed, double amplitude = 1) {
+  using Real = typename L::Scalar;
+  Random random(seed);
+  Sequence<Real, L::in> x(rows);
+  for (Index i = 0; i < x.size(); ++i) {
+    x.data()[i] = static_cast<Real>(amplitude * random.normal());
+  }
+  return x;
+}
+
+template <class L>
+L drawn(std::uint64_t seed) {
+  Random random(seed);
+  return L::initialized(random);
+}
+
+template <class A>
+bool same_bits(const A& a, const A& b) {
+  return std::memcmp(a.data(), b.data(), sizeof(*a.data()) * static_cast<std::size_t>(a.size())) ==
+         0;
+}
+
+/// Drafts of up to four tokens are taken back, and nobody can tell that they ever were.
+template <class L>
+void take_drafts_back() {
+  const L layer = drawn<L>(1);
+  const auto x = noise<L>(40, 2);
+  const auto plain = std::make_unique<typename L::State>();
+  const auto ring = std::make_unique<StateRing<typename L::State, 4>>();
+  const std::size_t before = allocations();
+  bool same = true;
+  for (Index t = 0; t < 30; ++t) {
+    const auto expected = layer.step(x.row(t), *plain);
+    for (Index draft = 0; draft < t % 5; ++draft) {
+      ring->advance();
+      layer.step(x.row(39 - draft), ring->now());
+    }
+    same = ring->roll_back(t % 5) && same;
+    same = same_bits(layer.step(x.row(t), ring->now()), expected) && same;
+  }
+  REQUIRE(allocations() == before);
+  REQUIRE(same);
+}
+
+/// A stream is put to sleep in the middle, as bytes, and goes on elsewhere with the same bits. The
+/// bytes are not taken for the state of a model with another name or of another size.
+template <class L, class Other>
+void sleep_and_wake() {
+  const L layer = drawn<L>(3);
+  const auto x = noise<L>(40, 4);
+  const auto state = std::make_unique<typename L::State>();
+  layer.forward(middle_rows(x, 0, 21), *state);
+  const auto bytes = state_bytes("model 1", *state);
+  const auto whole = layer.forward(middle_rows(x, 21, 10), *state);
+  const auto woken = std::make_unique<typename L::State>();
+  REQUIRE(state_from_bytes(bytes, "model 1", *woken));
+  REQUIRE(same_bits(layer.forward(middle_rows(x, 21, 10), *woken), whole));
+  for (Index t = 31; t < 40; ++t) {
+    REQUIRE(same_bits(layer.step(x.row(t), *woken), layer.step(x.row(t), *state)));
+  }
+  REQUIRE(state_from_bytes(bytes, "model 2", *woken).error().message() ==
+          "state of model 2: wanted this name, found the state of model 1 in memory");
+  static_assert(sizeof(typename Other::State) != sizeof(typename L::State));
+  const auto other = std::make_unique<typename Other::State>();
+  REQUIRE(state_from_bytes(bytes, "model 1", *other).error().message() ==
+          "state of model 1: wanted " + std::to_string(sizeof(typename Other::State)) +
+              " bytes, found " + std::to_string(sizeof(typename L::State)) + " bytes in memory");
+}
+
+/// A prefix is read once; what continues it is what would have been read with it.
+template <class L>
+void share_a_prefix(double tolerance = 1e-10) {
+  using Exact = typename L::template with_scalar<double>;
+  const Exact layer = drawn<Exact>(5);
+  const auto x = noise<Exact>(60, 6);
+  const auto prefix = std::make_unique<typename Exact::State>();
+  layer.forward(middle_rows(x, 0, 40), *prefix);
+  for (const Index from : {40, 50}) {
+    const auto fork = std::make_unique<typename Exact::State>(*prefix);
+    const auto y = layer.forward(middle_rows(x, from, 10), *fork);
+    Sequence<double, Exact::in> all(50);
+    std::copy_n(x.data(), 40 * Exact::in, all.data());
+    std::copy_n(x.data() + from * Exact::in, 10 * Exact::in, all.row_data(40));
+    const auto expected = forward(layer, all);
+    for (Index i = 0; i < y.size(); ++i) {
+      const double e = expected.data()[40 * Exact::out + i];
+      REQUIRE(std::abs(y.data()[i] - e) <= tolerance * (1 + std::abs(e)));
+    }
+  }
+}
+
+/// Copies, rings, files and prefixes of one layer.
+template <class L, class Other>
+void are_values() {
+  take_drafts_back<L>();
+  sleep_and_wake<L, Other>();
+  share_a_prefix<L>();
+}
+
+/// The numbers of a state, one after the other.
+template <class State, class F>
+std::vector<double> numbers_of(State& state, F parts) {
+  std::vector<double> all;
+  parts(state, [&](auto&... fixed) { all = golden::in_a_row(fixed...); });
+  return all;
+}
+
+/// After a million rows a state in float is where it is in double, to so much of its largest
+/// number, and so is what comes out.
+template <class L, class F>
+void do_not_drift(F parts, double tolerance) {
+  using Exact = typename L::template with_scalar<double>;
+  const L rough = drawn<L>(13);
+  Exact exact;
+  std::vector<double> learned;
+  for_each_tensor(
+      [&](const auto& t) { learned.insert(learned.end(), t.data(), t.data() + t.size); }, rough);
+  auto from = learned.begin();
+  for_each_tensor(
+      [&](auto& t) {
+        std::copy_n(from, t.size, t.data());
+        from += t.size;
+      },
+      exact);
+  const auto state = std::make_unique<typename L::State>();
+  const auto exact_state = std::make_unique<typename Exact::State>();
+  constexpr Index piece = 1000, pieces = 1000;
+  for (Index i = 0; i < pieces; ++i) {
+    const auto x = noise<L>(piece, static_cast<std::uint64_t>(i));
+    Sequence<double, L::in> same(piece);
+    std::copy(x.data(), x.data() + x.size(), same.data());
+    const auto y = rough.forward(x, *state);
+    const auto expected = exact.forward(same, *exact_state);
+    if (i + 1 < pieces) continue;
+    const std::vector<double> last(expected.data(), expected.data() + expected.size());
+    golden::same("y", y, last, tolerance, golden::Against::largest);
+    golden::same("state", numbers_of(*state, parts), numbers_of(*exact_state, parts), tolerance,
+                 golden::Against::largest);
+  }
+}
+
+/// Outputs and all gradients of a sequence are numbers.
+template <class L>
+void stays_finite(const L& layer, double amplitude = 1) {
+  typename L::Cache cache;
+  L gradient;
+  const auto y = forward(layer, noise<L>(70, 11, amplitude), cache);
+  const auto dx = backward(layer, noise<L>(70, 12), cache, gradient);
+  for (Index i = 0; i < y.size(); ++i) REQUIRE(std::isfinite(y.data()[i]));
+  for (Index i = 0; i < dx.size(); ++i) REQUIRE(std::isfinite(dx.data()[i]));
+  for_each_parameter(
+      [](const std::string& name, const auto& g) {
+        INFO(name);
+        for (const auto v : g.flat()) REQUIRE(std::isfinite(v));
+      },
+      gradient);
+}
+
+/// Steps from the smallest to the largest: `set(layer, value)`.
+template <class L, class F>
+void stays_finite_for_any_step(F set, std::initializer_list<double> values) {
+  for (const double value : values) {
+    L layer = drawn<L>(14);
+    set(layer, static_cast<typename L::Scalar>(value));
+    INFO("step " << value);
+    stays_finite(layer);
+  }
+}
+
+/// A state that has decayed to denormal numbers is a state at rest: the same bits come out, and no
+/// denormal number stays behind.
+template <class L, class F>
+void fall_silent(F parts) {
+  const auto guard = std::make_unique<FlushDenormals>();
+  if (!FlushDenormals::active()) return;  // a machine that cannot
+  const L layer = drawn<L>(15);
+  const auto x = noise<L>(40, 16);
+  const auto faint = std::make_unique<typename L::State>(),
+             rest = std::make_unique<typename L::State>();
+  const auto fill = [&](float value) {
+    return [=](auto&... fixed) { (std::fill_n(fixed.data(), fixed.size, value), ...); };
+  };
+  parts(*faint, fill(3e-39f));
+  parts(*rest, fill(0.0f));
+  REQUIRE(same_bits(layer.step(x.row(0), *faint), layer.step(x.row(0), *rest)));
+  parts(*faint, fill(-3e-39f));
+  parts(*rest, fill(0.0f));
+  REQUIRE(same_bits(layer.forward(x, *faint), layer.forward(x, *rest)));
+  const auto silence = Sequence<float, L::in>::zeros(40);
+  parts(*faint, fill(3e-38f));
+  layer.forward(silence, *faint);
+  for (const double v : numbers_of(*faint, parts)) {
+    REQUIRE((v == 0 || std::abs(v) >= static_cast<double>(std::numeric_limits<float>::min())));
+  }
+}
+
+}  // namespace streams
