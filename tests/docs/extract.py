@@ -11,6 +11,8 @@ import re
 import sys
 
 PRELUDE = "#include <limen/check.hpp>\n#include <limen/limen.hpp>\n"
+# What a page names for its reader need not be used; as options, clang would read these before -Wall.
+UNUSED = ("variable", "but-set-variable", "local-typedefs", "lambda-capture")
 
 
 def main() -> int:
@@ -35,6 +37,9 @@ def main() -> int:
         parts.append(f"namespace block_{number} {{\n{body}}}\n")
         calls.append(f"block_{number}::run()")
     with open(out, "w", encoding="utf-8") as file:
+        file.write('#pragma GCC diagnostic ignored "-Wpragmas"\n')
+        file.write('#pragma GCC diagnostic ignored "-Wunknown-warning-option"\n')
+        file.writelines(f'#pragma GCC diagnostic ignored "-Wunused-{what}"\n' for what in UNUSED)
         file.write(PRELUDE + "".join(includes) + "using namespace limen;\n" + "".join(parts))
         file.write("int main() { return " + " + ".join(calls or ["0"]) + "; }\n")
     return 0

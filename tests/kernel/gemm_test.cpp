@@ -66,7 +66,7 @@ void run(Which which, MatrixView<const Real> x, MatrixView<const Real> w, Matrix
 }
 
 template <class Real>
-void check(Which which, Index M, Index N, Index K, Random& random) {
+void compare(Which which, Index M, Index N, Index K, Random& random) {
   const bool tn = which == Which::tn;
   const bool down = tn || which == Which::nn || which == Which::panels_transposed;
   const Inside<Real> x(tn ? K : M, tn ? M : K, random, 5);
@@ -110,7 +110,8 @@ TEMPLATE_TEST_CASE("Products are what the plain loop gives at every height of a 
   Random random(1);
   for (const Which which : all) {
     for (Index M = 0; M <= 40; ++M) {
-      for (const Index N : {7, 40, 100, 130}) check<TestType>(which, M, N, M % 2 ? 9 : 33, random);
+      for (const Index N : {7, 40, 100, 130})
+        compare<TestType>(which, M, N, M % 2 ? 9 : 33, random);
     }
   }
 }
@@ -122,14 +123,14 @@ TEMPLATE_TEST_CASE("Products are what the plain loop gives at every width", "[ke
   for (const Which which : all) {
     for (const Index M : {1, 2, 3, 5, 18}) {
       for (const Index N : sizes) {
-        for (const Index K : sizes) check<TestType>(which, M, N, K, random);
+        for (const Index K : sizes) compare<TestType>(which, M, N, K, random);
       }
     }
   }
   for (const Which which : all) {
     for (const Index M : {1, 13}) {
-      for (const Index N : {0, 1, 33}) check<TestType>(which, M, N, 0, random);
-      for (const Index N : {257, 300}) check<TestType>(which, M, N, 20, random);
+      for (const Index N : {0, 1, 33}) compare<TestType>(which, M, N, 0, random);
+      for (const Index N : {257, 300}) compare<TestType>(which, M, N, 20, random);
     }
   }
 }
@@ -138,9 +139,10 @@ TEMPLATE_TEST_CASE("Products are what the plain loop gives where they are cut in
                    "[kernel][gemm]", float, double) {
   Random random(3);
   for (const Which which : all) {
-    for (const Index K : {255, 256, 257, 511, 513, 1030}) check<TestType>(which, 5, 33, K, random);
-    check<TestType>(which, 30, 65, 600, random);
-    check<TestType>(which, 450, 70, 40, random);
+    for (const Index K : {255, 256, 257, 511, 513, 1030})
+      compare<TestType>(which, 5, 33, K, random);
+    compare<TestType>(which, 30, 65, 600, random);
+    compare<TestType>(which, 450, 70, 40, random);
   }
 }
 
