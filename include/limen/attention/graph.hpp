@@ -238,47 +238,50 @@ void edge_rows_backward(const L& layer, const RunEdges<Real>& edges, const Conte
   edges.give_back(context, d_features, d_gate);
 }
 
-/// y = heads side by side, or their mean, plus b.
+/// The mean of the heads, plus b.
 template <GraphAttentionConfig C, class Real>
-Sequence<Real, C.d_out()> heads_to_output(Sequence<Real, C.width()> heads, const Real* bias) {
-  constexpr Index out = C.d_out();
-  Sequence<Real, out> y;
-  if constexpr (C.concat) {
-    y = std::move(heads);
-  } else {
-    y = Sequence<Real, out>(heads.rows());
-  }
+Sequence<Real, C.d_head> mean_of_heads(const Sequence<Real, C.width()>& heads, const Real* bias) {
+  Sequence<Real, C.d_head> y(heads.rows());
   const simd::Vec<Real> share(Real(1) / Real(C.heads));
   for (Index t = 0; t < y.rows(); ++t) {
+    const Real* const row = heads.data() + t * C.width();
     Real* const to = y.row_data(t);
-    if constexpr (!C.concat) {
-      const Real* const row = heads.row_data(t);
-      simd::for_each<Real>(out, [&](Index c, auto load, auto store) {
-        auto sum = load(row + c);
-        for (Index h = 1; h < C.heads; ++h) sum = sum + load(row + h * out + c);
-        store(to + c, sum * share);
-      });
-    }
-    if (bias == nullptr) continue;
-    simd::for_each<Real>(
-        out, [&](Index c, auto load, auto store) { store(to + c, load(to + c) + load(bias + c)); });
+    simd::for_each<Real>(C.d_head, [&](Index c, auto load, auto store) {
+      auto sum = load(row + c);
+      for (Index h = 1; h < C.heads; ++h) sum = sum + load(row + h * C.d_head + c);
+      store(to + c, bias != nullptr ? simd::fma(sum, share, load(bias + c)) : sum * share);
+    });
   }
   return y;
 }
 
-/// The gradient of each head.
+/// The gradient of each head: dy, or its share, in `room`.
 template <GraphAttentionConfig C, class Real>
-Sequence<Real, C.width()> output_to_heads(SequenceView<Real, C.d_out()> dy) {
+MatrixView<const Real> gradient_of_heads(SequenceView<Real, C.d_out()> dy,
+                                         Sequence<Real, C.width()>& room) {
   if constexpr (C.concat) {
-    return dy.copy();
+    return dy.matrix();
   } else {
-    Sequence<Real, C.width()> d(dy.rows());
+    room = Sequence<Real, C.width()>(dy.rows());
     for (Index t = 0; t < dy.rows(); ++t) {
-      for (Index c = 0; c < C.width(); ++c) {
-        d(t, c) = dy(t, c % C.d_head) / Real(C.heads);
-      }
+      for (Index c = 0; c < C.width(); ++c) room(t, c) = dy(t, c % C.d_head) / Real(C.heads);
     }
-    return d;
+    return std::as_const(room).matrix();
+  }
+}
+
+/// All heads of all nodes, and what becomes of them.
+template <GraphAttentionConfig C, class Real, class Score>
+Sequence<Real, C.d_out()> attend_edges(EdgeAttention<Real> call, const Score& score,
+                                       const Real* bias, Buffer<Real>* p) {
+  if (p != nullptr) *p = Buffer<Real>(call.snapshots * call.graph->edges() * C.heads);
+  Sequence<Real, C.width()> heads(call.values.rows);
+  if constexpr (C.concat) call.start = bias;
+  edge_attention<Real>(call, score, p != nullptr ? p->data() : nullptr, heads.matrix());
+  if constexpr (C.concat) {
+    return heads;
+  } else {
+    return mean_of_heads<C, Real>(heads, bias);
   }
 }
 

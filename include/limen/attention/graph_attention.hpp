@@ -109,7 +109,8 @@ struct GraphAttention {
     if (!fits_cache(dy.rows(), c.x.rows())) return {};
     const FlushDenormals guard;
     if constexpr (C.bias) add_bias_gradient<Real, out>(dy, gradient.bias);
-    const auto d = detail::output_to_heads<C, Real>(dy);
+    Sequence<Real, W> share;
+    const auto d = detail::gradient_of_heads<C, Real>(dy, share);
     const Index rows = dy.rows(), edges = c.edges.graph->edges();
     Sequence<Real, W> dg(rows), df;
     Buffer<Real> to(rows * H), from(rows * H);
@@ -117,9 +118,8 @@ struct GraphAttention {
     auto d_gate = detail::zeros<Real>(c.edges.gate.size());
     MatrixView<Real> d_edge;
     if constexpr (says) d_edge = {edge.data(), edges, H, H};
-    edge_attention_backward<Real>(c.edges.call(H, K, c.g.matrix()), score(c), c.p.data(),
-                                  d.matrix(), {dg.matrix(), to.data(), from.data(), d_edge},
-                                  d_gate.data());
+    edge_attention_backward<Real>(c.edges.call(H, K, c.g.matrix()), score(c), c.p.data(), d,
+                                  {dg.matrix(), to.data(), from.data(), d_edge}, d_gate.data());
     const auto g_row = [&](Index t) { return c.g.data() + t * W; };
     back(to, rows, att_dst, g_row, &dg, gradient.att_dst);
     back(from, rows, att_src, g_row, &dg, gradient.att_src);
@@ -183,11 +183,8 @@ struct GraphAttention {
       c.edge = dots(rows.rows, att_edge);
       c.which = rows.which;
     }
-    if (p != nullptr) *p = Buffer<Real>(c.edges.snapshots * c.edges.graph->edges() * H);
-    Sequence<Real, W> heads(x.rows());
-    edge_attention<Real>(c.edges.call(H, K, c.g.matrix()), score(c),
-                         p != nullptr ? p->data() : nullptr, heads.matrix());
-    return detail::heads_to_output<C, Real>(std::move(heads), data_or_null(bias));
+    return detail::attend_edges<C, Real>(c.edges.call(H, K, c.g.matrix()), score(c),
+                                         data_or_null(bias), p);
   }
 };
 

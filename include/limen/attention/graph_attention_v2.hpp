@@ -106,13 +106,14 @@ struct GraphAttentionV2 {
     if (!fits_cache(dy.rows(), c.x.rows())) return {};
     const FlushDenormals guard;
     if constexpr (C.bias) add_bias_gradient<Real, out>(dy, gradient.bias);
-    const auto d = detail::output_to_heads<C, Real>(dy);
+    Sequence<Real, W> share;
+    const auto d = detail::gradient_of_heads<C, Real>(dy, share);
     Sequence<Real, W> dl(dy.rows()), dr(dy.rows()), df;
     if constexpr (says) df = Sequence<Real, W>::zeros(c.edges.graph->edges());
     auto d_gate = detail::zeros<Real>(c.edges.gate.size());
-    edge_attention_backward<Real>(
-        c.edges.call(H, K, c.l.matrix()), score(c), c.p.data(), d.matrix(),
-        {dl.matrix(), dr.matrix(), gradient.att.data(), df.matrix()}, d_gate.data());
+    edge_attention_backward<Real>(c.edges.call(H, K, c.l.matrix()), score(c), c.p.data(), d,
+                                  {dl.matrix(), dr.matrix(), gradient.att.data(), df.matrix()},
+                                  d_gate.data());
     detail::edge_rows_backward<C>(*this, c.edges, batch.context, df, d_gate, gradient);
     add_linear_weight_gradient<Real, W, F>(dl, c.x, gradient.lin_l);
     add_linear_weight_gradient<Real, W, F>(dr, c.x, gradient.lin_r);
@@ -142,11 +143,8 @@ struct GraphAttentionV2 {
     c.l = linear(x, lin_l, data_or_null(l_bias));
     c.r = linear(x, lin_r, data_or_null(r_bias));
     detail::fill_edge_rows<C>(*this, c.edges, c.f);
-    if (p != nullptr) *p = Buffer<Real>(c.edges.snapshots * c.edges.graph->edges() * H);
-    Sequence<Real, W> heads(x.rows());
-    edge_attention<Real>(c.edges.call(H, K, c.l.matrix()), score(c),
-                         p != nullptr ? p->data() : nullptr, heads.matrix());
-    return detail::heads_to_output<C, Real>(std::move(heads), data_or_null(bias));
+    return detail::attend_edges<C, Real>(c.edges.call(H, K, c.l.matrix()), score(c),
+                                         data_or_null(bias), p);
   }
 };
 

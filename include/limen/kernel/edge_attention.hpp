@@ -2,7 +2,7 @@
 /// @file  Attention along the edges of a graph.
 ///
 ///   s_e = score of edge e, p = softmax of s over the edges to a node        for each head
-///   y_i = Σ_e p_e g_e v_{from(e)}                       g: a gate for each edge, or 1
+///   y_i = Σ_e p_e g_e v_{from(e)} [+ start]             g: a gate for each edge, or 1
 ///
 /// Two scores, both LeakyReLU φ of slope λ:
 ///
@@ -30,6 +30,7 @@ struct EdgeAttention {
   MatrixView<const Real> values = {};  ///< v [snapshots sources x H C]
   const std::uint8_t* keep = nullptr;  ///< [E] by place; null: all
   const Real* gate = nullptr;          ///< g [E] by place; null: 1
+  const Real* start = nullptr;         ///< [H C], added to y; null: 0
 
   Index row_to(Index s, Index i) const { return s * graph->nodes() + i; }
   Index row_from(Index s, Index j) const { return s * graph->sources() + j; }
@@ -277,7 +278,7 @@ LIMEN_INLINE void back_from(const SumScore<Real>&, const Gathered<Real>& rows, I
   const auto at = [&](Index k) { return call.at(rows.snapshot, places[k]); };
   weighted_rows<Real>(
       edges, H, call.width, [&](Index k) { return w + at(k); },
-      [&](Index k) { return rows.to(dy, places[k]); }, d.values.row(row), false);
+      [&](Index k) { return rows.to(dy, places[k]); }, d.values.row(row), nullptr);
   Real* const du = d.from + row * H;
   for (Index h = 0; h < H; ++h) du[h] = 0;
   for (Index k = 0; k < edges; ++k) {
@@ -334,7 +335,7 @@ void edge_attention(const EdgeAttention<Real>& call, const Score& score, Real* p
         detail::weighted_rows<Real>(
             edges, H, call.width, [&](Index k) { return w + k * H; },
             [&](Index k) { return rows.from(call.values, start + k); }, y.row(call.row_to(s, i)),
-            false);
+            call.start);
       }
     }
   });

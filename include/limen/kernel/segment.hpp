@@ -204,16 +204,17 @@ LIMEN_INLINE void for_columns(Index heads, Index C, F&& f) {
   if (filled == 3) f(std::integral_constant<int, 3>(), at);
 }
 
-/// y [H C] (+)= Σ_k w(k)[h] x(k)[h C + c]: w and x give where numbers of edge k lie.
+/// y [H C] = start + Σ_k w(k)[h] x(k)[h C + c]: w and x give where numbers of edge k lie. `start`
+/// may be y, or null.
 template <class Real, class W, class X>
 LIMEN_INLINE void weighted_rows(Index edges, Index heads, Index C, W&& w, X&& x, Real* y,
-                                bool add) {
+                                std::type_identity_t<const Real*> start) {
   using V = simd::Vec<Real>;
   for_columns<Real>(heads, C, [&](auto size, const Columns& at) {
     constexpr int N = decltype(size)::value;
     V sum[N];
     LIMEN_UNROLL for (int i = 0; i < N; ++i) {
-      sum[i] = add ? simd::load<V>(y + at.first[i], at.lanes[i]) : V(Real(0));
+      sum[i] = start != nullptr ? simd::load<V>(start + at.first[i], at.lanes[i]) : V(Real(0));
     }
     for (Index k = 0; k < edges; ++k) {
       const Real* const weights = w(k);
@@ -267,7 +268,7 @@ void flow(const Graph& graph, Index heads, const Real* w,
       const Index start = graph.starts(i);
       detail::weighted_rows<Real>(
           graph.degree(i), heads, x.cols / heads, [&](Index k) { return w + (start + k) * heads; },
-          [&](Index k) { return x.row(graph.from()[start + k]); }, y.row(i), false);
+          [&](Index k) { return x.row(graph.from()[start + k]); }, y.row(i), nullptr);
     }
   });
 }
@@ -284,7 +285,7 @@ void flow_back(const Graph& graph, Index heads, const Real* w,
           detail::weighted_rows<Real>(
               graph.out_starts(j + 1) - start, heads, dy.cols / heads,
               [&](Index k) { return w + places[k] * heads; },
-              [&](Index k) { return dy.row(graph.to()[places[k]]); }, dx.row(j), true);
+              [&](Index k) { return dy.row(graph.to()[places[k]]); }, dx.row(j), dx.row(j));
         }
       });
 }
@@ -315,7 +316,7 @@ void sum_to(const Graph& graph, std::type_identity_t<MatrixView<const Real>> v,
     for (; i < end; ++i) {
       detail::weighted_rows<Real>(
           graph.degree(i), 1, v.cols, [&](Index) { return &one; },
-          [&](Index k) { return v.row(graph.starts(i) + k); }, y.row(i), false);
+          [&](Index k) { return v.row(graph.starts(i) + k); }, y.row(i), nullptr);
     }
   });
 }
@@ -331,7 +332,7 @@ void sum_from(const Graph& graph, std::type_identity_t<MatrixView<const Real>> v
           const Index start = graph.out_starts(j);
           detail::weighted_rows<Real>(
               graph.out_starts(j + 1) - start, 1, v.cols, [&](Index) { return &one; },
-              [&](Index k) { return v.row(graph.out()[start + k]); }, y.row(j), false);
+              [&](Index k) { return v.row(graph.out()[start + k]); }, y.row(j), nullptr);
         }
       });
 }
