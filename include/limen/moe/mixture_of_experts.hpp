@@ -112,6 +112,7 @@ struct MixtureOfExperts {
     }
     Vector<Real, out> y{};
     for (Index j = 0; j < K; ++j) {
+      if (ids[j] < 0) continue;
       Set::at(ids[j], [&](auto e) {
         const auto o =
             Set::part(experts.layers, e).step(VectorView<Real, W>(x.data()), Set::part(state, e));

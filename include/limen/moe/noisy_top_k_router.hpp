@@ -2,7 +2,7 @@
 /// @file  The K largest of noisy scores, with losses that keep experts equally important and busy.
 ///
 ///   z = x Wᵀ,  s = softplus(x Nᵀ) + ε,  h = z + n ⊙ s     n normal; W, N [E x D]
-///   w = softmax of the K largest h
+///   w = softmax of the K largest h                        .d_hidden:  z = W tanh(A x), A [H x D]
 ///   importance_e = Σ_t w_te      load_e = Σ_t Φ((z_te - τ_te) / s_te)      Φ normal distribution
 ///   loss = λ_i CV²(importance) + λ_l CV²(load)            see moe/losses.hpp
 ///
@@ -30,6 +30,7 @@ struct NoisyTopKRouterConfig {
   Index d_model = 0;                         ///< D
   Index n_experts = 0;                       ///< E
   Index top_k = 2;                           ///< K
+  Index d_hidden = 0;                        ///< H; 0: scores are linear. T2MIR: E
   double least_noise = 1e-2;                 ///< ε
   double importance = 0;                     ///< λ_i
   double load = 0;                           ///< λ_l
@@ -54,26 +55,38 @@ struct NoisyTopKRouter {
   template <class T>
   using with_scalar = NoisyTopKRouter<C, T>;
 
-  Weight<S, E, D> weight;  ///< W
-  Weight<S, E, D> noise;   ///< N
+  static constexpr bool deep = C.d_hidden > 0;
+  static constexpr Index H = deep ? C.d_hidden : D;  ///< columns of W
+
+  Optional<deep, Weight<S, H, D>> hidden;  ///< A
+  Weight<S, E, H> weight;                  ///< W
+  Weight<S, E, D> noise;                   ///< N
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
+    f("hidden", l.hidden...);
     f("weight", l.weight...);
     f("noise", l.noise...);
   }
 
-  /// All zero, as the paper starts: every expert is as likely.
-  static NoisyTopKRouter initialized(Random&) { return {}; }
+  /// W and N zero, as the paper starts: every expert is as likely. With A, W is as usual.
+  static NoisyTopKRouter initialized(Random& random) {
+    NoisyTopKRouter router;
+    if constexpr (deep) {
+      fill_fan_in(router.hidden, random);
+      fill_fan_in(router.weight, random);
+    }
+    return router;
+  }
 
   using Chosen = Assignment<Real, K>;
 
   bool route(SequenceView<Real, D> x, const RoutingRun&, Chosen& chosen) const {
-    return choose_all(linear(x, weight), chosen, nullptr);
+    return choose_all(linear(inner(x), weight), chosen, nullptr);
   }
 
   void route_row(VectorView<Real, D> x, std::int32_t* ids, Real* weights) const noexcept {
-    const auto z = linear(x, weight);
+    const auto z = linear(inner(x), weight);
     std::int32_t order[beaten];
     if (!choose(z.data(), order, weights)) {
       for (Index j = 0; j < K; ++j) weights[j] = std::numeric_limits<Real>::quiet_NaN();
@@ -86,6 +99,7 @@ struct NoisyTopKRouter {
   static constexpr Index beaten = K < E ? K + 1 : K;
 
   struct Cache {
+    Sequence<Real, H> h;         ///< tanh(A x); no rows without A
     Sequence<Real, E> n, slope;  ///< noise; of softplus at x Nᵀ
     Sequence<Real, E> dz, ds;    ///< slopes of the load loss
     Sequence<Real, K> dweight;   ///< of the importance loss
@@ -94,7 +108,14 @@ struct NoisyTopKRouter {
 
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const {
     const Index rows = x.rows();
-    const auto z = linear(x, weight);
+    if constexpr (deep) cache.h = inner(x);
+    const auto z = [&] {
+      if constexpr (deep) {
+        return linear(cache.h, weight);
+      } else {
+        return linear(x, weight);
+      }
+    }();
     auto s = linear(x, noise);
     cache.slope = s;
     activate(Activation::sigmoid, s.data(), cache.slope.data(), s.size());
@@ -134,13 +155,33 @@ struct NoisyTopKRouter {
       }
     }
     for (Index i = 0; i < ds.size(); ++i) ds.data()[i] *= cache.slope.data()[i];
-    add_linear_weight_gradient(dz, x, gradient.weight);
+    if constexpr (deep) {  // dh = (1 - h²) Wᵀ dz
+      add_linear_weight_gradient(dz, cache.h, gradient.weight);
+      auto dh = linear_input_gradient(dz, weight);
+      for (Index i = 0; i < dh.size(); ++i) {
+        dh.data()[i] *= Real(1) - cache.h.data()[i] * cache.h.data()[i];
+      }
+      add_linear_weight_gradient(dh, x, gradient.hidden);
+      add_linear_input_gradient(dh, hidden, dx);
+    } else {
+      add_linear_weight_gradient(dz, x, gradient.weight);
+      add_linear_input_gradient(dz, weight, dx);
+    }
     add_linear_weight_gradient(ds, x, gradient.noise);
-    add_linear_input_gradient(dz, weight, dx);
     add_linear_input_gradient(ds, noise, dx);
   }
 
  private:
+  /// What W sees.
+  template <class X>
+  auto inner(const X& x) const {
+    if constexpr (deep) {
+      return linear(x, hidden, static_cast<const Real*>(nullptr), Activation::tanh);
+    } else {
+      return x;
+    }
+  }
+
   /// order [beaten], of which the first K are chosen.
   static bool choose(const Real* h, std::int32_t* order, Real* w) noexcept {
     Real best[beaten];
