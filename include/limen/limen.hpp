@@ -174,6 +174,7 @@
 #include <limen/nn/lstm.hpp>
 #include <limen/nn/min_gru.hpp>
 #include <limen/nn/min_lstm.hpp>
+#include <limen/nn/min_recurrent.hpp>
 #include <limen/nn/pooling.hpp>
 #include <limen/nn/rms_norm.hpp>
 #include <limen/nn/rnn.hpp>
