@@ -26,11 +26,28 @@ constexpr AttentionConfig qwen{.d_model = 17,
                                .sink = true};
 constexpr AttentionConfig bent{
     .d_model = 6, .n_heads = 2, .d_head = 17, .capacity = 64, .soft_cap = 2, .alibi = true};
+constexpr AttentionConfig layer_normed{.d_model = 9,
+                                       .n_heads = 2,
+                                       .n_kv_heads = 1,
+                                       .d_head = 4,
+                                       .capacity = 64,
+                                       .rope = {.base = 100},
+                                       .qk_norm = QkNorm::layer,
+                                       .norm_eps = 1e-3,
+                                       .norm_bias = true};
+constexpr AttentionConfig l2_normed{.d_model = 5,
+                                    .n_heads = 4,
+                                    .n_kv_heads = 2,
+                                    .d_head = 18,
+                                    .capacity = 64,
+                                    .rope = {.base = 100},
+                                    .qk_norm = QkNorm::l2};
 
 }  // namespace
 
 TEMPLATE_TEST_CASE_SIG("Attention keeps the laws of layers", "[attention][laws]",
-                       ((AttentionConfig C), C), (one), (llama), (qwen), (bent)) {
+                       ((AttentionConfig C), C), (one), (llama), (qwen), (bent), (layer_normed),
+                       (l2_normed)) {
   laws::hold_in_double_and_float<Attention<C>>({.state_has_slope = false});
 }
 

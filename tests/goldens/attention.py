@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local}.hpp
+    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local,normed}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
@@ -156,6 +156,35 @@ def plain() -> None:
         s = torch.cat([s, sinks.view(1, heads, 1, 1).expand(1, heads, rows, 1)], -1)
         o = s.softmax(-1)[..., :-1] @ v
         case(f"bent_{rows}", x, out(o), p | {"sinks": sinks})
+
+
+def normed() -> None:
+    """Queries and keys through LayerNorm, or brought to length one with a scale for each head."""
+    for rows, d_model, heads, kv, d, kind in [(6, 5, 2, 1, 4, "layer"), (4, 6, 3, 3, 2, "l2")]:
+        p = {
+            "q_weight": draw(heads * d, d_model, scale=0.5),
+            "k_weight": draw(kv * d, d_model, scale=0.5),
+            "v_weight": draw(kv * d, d_model, scale=0.5),
+            "o_weight": draw(d_model, heads * d, scale=0.5),
+        }
+        x = draw(1, rows, d_model)
+        q, k, v = (
+            F.linear(x, p[n + "_weight"]).view(1, rows, -1, d).transpose(1, 2) for n in "qkv"
+        )
+        if kind == "layer":
+            for n in ("q_norm", "q_norm_bias", "k_norm", "k_norm_bias"):
+                p[n] = draw(d)
+            q = F.layer_norm(q, (d,), p["q_norm"], p["q_norm_bias"], 1e-6)
+            k = F.layer_norm(k, (d,), p["k_norm"], p["k_norm_bias"], 1e-6)
+        else:
+            p["logit_scale"] = draw(heads, scale=3)
+            q = q / (q.norm(dim=-1, keepdim=True) + 1e-6) * p["logit_scale"].view(-1, 1, 1)
+            k = k / (k.norm(dim=-1, keepdim=True) + 1e-6)
+        o = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=True, scale=1.0 if kind == "l2" else None
+        )
+        y = F.linear(o.transpose(1, 2).reshape(1, rows, -1), p["o_weight"])
+        case(f"normed_{kind}", x, y, p)
 
 
 def frequencies() -> None:
@@ -356,3 +385,4 @@ write_header("cross", cross)
 write_header("linear", linear, random_features)
 write_header("unit", unit)
 write_header("local", local)
+write_header("normed", normed)

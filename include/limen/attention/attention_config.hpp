@@ -2,16 +2,11 @@
 /// @file  What a layer of attention is, as a template argument.
 
 #include <limen/attention/gate.hpp>
+#include <limen/attention/head_norm.hpp>
 #include <limen/attention/kv_cache.hpp>
 #include <limen/attention/rope.hpp>
 
 namespace limen::inline LIMEN_ABI {
-
-enum class QkNorm {
-  none,
-  rms,        ///< q and k of each head ⊙ w / rms (Qwen3)
-  rms_offset  ///< ⊙ (1 + w) / rms: the weight is stored as its distance from 1 (Qwen3-Next, Gemma)
-};
 
 struct AttentionConfig {
   Index d_model = 0;     ///< D
@@ -31,9 +26,10 @@ struct AttentionConfig {
   RopeConfig rope{};              ///< rotation of queries and keys
   QkNorm qk_norm = QkNorm::none;  ///< in front of it
   double norm_eps = 1e-6;         ///< of the norm
+  bool norm_bias = false;         ///< of QkNorm::layer
   Gate gate{};                    ///< where, and what kind of
 
-  double scale = 0;     ///< of scores; 0: 1 / sqrt(d)
+  double scale = 0;     ///< of scores; 0: 1 / sqrt(d), and 1 with QkNorm::l2
   double soft_cap = 0;  ///< c: scores become c tanh(s / c); 0: none
   bool alibi = false;   ///< scores lose a slope times the distance
   bool sink = false;    ///< with a logit for each head that takes probability and gives no value
@@ -79,6 +75,8 @@ struct AttentionChecks {
   static_assert(!(C.gate.headwise && C.qk_norm != QkNorm::none && !C.gate.additive &&
                   (C.gate.at(GatePosition::G3) || C.gate.at(GatePosition::G4))),
                 "Attention: a headwise gate in front of the norm does nothing: it cancels");
+  static_assert(!C.norm_bias || C.qk_norm == QkNorm::layer,
+                "Attention: .norm_bias is for QkNorm::layer");
   static_assert(C.soft_cap >= 0 && C.scale >= 0,
                 "Attention: .soft_cap and .scale are not negative");
   static constexpr bool ok = true;

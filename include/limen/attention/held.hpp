@@ -8,6 +8,7 @@
 #include <string>
 
 #include <limen/attention/attend.hpp>
+#include <limen/attention/editor.hpp>
 #include <limen/core/batch.hpp>
 #include <limen/core/error.hpp>
 #include <limen/core/parallel.hpp>
@@ -153,6 +154,22 @@ Sequence<Real, N> of_new_rows(Sequence<Real, N> all, std::span<const SequenceRow
     std::copy_n(all.row_data(s.key + s.keys - s.rows), s.rows * N, x.row_data(s.row));
   }
   return x;
+}
+
+/// The softmax, as the editor would have it.
+template <class Real>
+void let_edit(const Attending<Real>& how, std::span<const SequenceRows> sequences,
+              MatrixView<const Real> q, MatrixView<const Real> k, MatrixView<const Real> v,
+              MatrixView<Real> y, AttentionEditor& editor) {
+  if (how.first > 0) {
+    fail({"Attention with an editor", "no rows that are seen for ever", ".first"});
+    return;
+  }
+  PooledList<AttentionCall<Real>> calls(static_cast<Index>(sequences.size()));
+  for (const auto& s : sequences) {
+    calls.add(call_of<Real>(s, how.rule.query_heads, q, k, v, y, nullptr));
+  }
+  editor.next(how.rule, calls.span());
 }
 
 /// Tells P(token 0), which is attention to values that are 1 there and 0 elsewhere.

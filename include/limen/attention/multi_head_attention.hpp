@@ -12,7 +12,8 @@
 /// gradient is not asked for. A row that finds a growing cache full gives NaN in `step`, counted in
 /// state.refused; `forward` refuses the whole call before anything is written.
 ///
-/// A listener (Context::taps) hears "gate", g as it is applied, and "first_token", the probability
+/// An editor (Context::attention) may do the softmax otherwise: attention/editor.hpp. A listener
+/// (Context::taps) hears "gate", g as it is applied, and "first_token", the probability
 /// that each head gives to token 0, [T x H] without row 0, where it is 1: attention/measures.hpp.
 ///
 /// Vaswani et al., arXiv:1706.03762; grouped keys: Ainslie et al., arXiv:2305.13245; the gate: Qiu
@@ -21,9 +22,10 @@
 #include <limits>
 
 #include <limen/attention/attention_config.hpp>
+#include <limen/attention/editor.hpp>
+#include <limen/attention/gate_places.hpp>
 #include <limen/attention/held.hpp>
 #include <limen/core/denormals.hpp>
-#include <limen/kernel/norm.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -35,7 +37,7 @@ struct Attention {
   static constexpr AttentionConfig config = C;
   static constexpr Index D = C.d_model, H = C.n_heads, K = C.kv_heads(), d = C.head_width();
   static constexpr Index in = D, out = D, G = C.gate_width();
-  static constexpr bool normed = C.qk_norm != QkNorm::none;
+  static constexpr bool normed = C.qk_norm != QkNorm::none, l2 = C.qk_norm == QkNorm::l2;
   static constexpr bool has_gate = C.gate.on(), gated = has_gate && C.gate.from_input;
   using Scalar = real_of<S>;
   using Real = Scalar;
@@ -50,8 +52,10 @@ struct Attention {
   Optional<C.bias, Tensor<Real, H * d>> q_bias;
   Optional<C.bias, Tensor<Real, K * d>> k_bias, v_bias;
   Optional<C.out_bias, Tensor<Real, D>> o_bias;
-  Optional<normed, Tensor<Real, d>> q_norm, k_norm;  ///< one for all heads
-  Optional<gated, Weight<S, G, D>> gate_proj;        ///< W_g
+  Optional<normed && !l2, Tensor<Real, d>> q_norm, k_norm;  ///< one for all heads
+  Optional<C.norm_bias, Tensor<Real, d>> q_norm_bias, k_norm_bias;
+  Optional<l2, Tensor<Real, H>> logit_scale;   ///< g
+  Optional<gated, Weight<S, G, D>> gate_proj;  ///< W_g
   Optional<gated && C.gate.bias, Tensor<Real, G>> gate_bias;
   Optional<has_gate && !gated, Tensor<Real, G>> gate;  ///< z, where it is not made of x
   Optional<C.sink, Tensor<Real, H>> sinks;
@@ -67,7 +71,10 @@ struct Attention {
     f("o_proj.weight", l.o_proj...);
     f("o_proj.bias", l.o_bias...);
     f("q_norm.weight", l.q_norm...);
+    f("q_norm.bias", l.q_norm_bias...);
     f("k_norm.weight", l.k_norm...);
+    f("k_norm.bias", l.k_norm_bias...);
+    f("logit_scale", l.logit_scale...);
     f("gate_proj.weight", l.gate_proj...);
     f("gate_proj.bias", l.gate_bias...);
     f("gate", l.gate...);
@@ -81,9 +88,11 @@ struct Attention {
     fill_fan_in(layer.q_proj, random);
     fill_fan_in(layer.o_proj, random);
     if constexpr (gated) fill_fan_in(layer.gate_proj, random);
-    if constexpr (normed) {
-      fill(layer.q_norm, 1 - norm_offset);
-      fill(layer.k_norm, 1 - norm_offset);
+    if constexpr (l2) {
+      fill(layer.logit_scale, 10);  // scores between -10 and 10
+    } else if constexpr (normed) {
+      fill(layer.q_norm, 1 - Norm::offset);
+      fill(layer.k_norm, 1 - Norm::offset);
     }
     return layer;
   }
@@ -120,10 +129,10 @@ struct Attention {
     const FlushDenormals guard;
     Vector<Real, gated ? G : 1> z;
     if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
-    const Real* const scores = gated ? z.data() : data_or_null(gate);
+    const Places places{gated ? z.data() : data_or_null(gate)};
     auto q = linear(x, q_proj, data_or_null(q_bias));
-    apply_gate<GatePosition::G4>(scores, H, q.matrix(), q.matrix());
-    const auto [k, v] = key_and_value(x, scores, state.seen, q.matrix());
+    places.template apply<GatePosition::G4>(H, q.matrix());
+    const auto [k, v] = key_and_value(x, places, state.seen, q.matrix());
     Vector<Real, D> y;
     if (!state.append(k.data(), v.data())) {
       for (Real& value : y.values) value = std::numeric_limits<Real>::quiet_NaN();
@@ -132,9 +141,9 @@ struct Attention {
     alignas(alignment) Real room[detail::attend_cached_room<Real>(1, H, K, d, C.first > 0)];
     Vector<Real, H * d> o;
     detail::attend_cached<Real>(attending(), state, q.matrix(), o.matrix(), room);
-    apply_gate<GatePosition::G1>(scores, H, o.matrix(), o.matrix());
+    places.template apply<GatePosition::G1>(H, o.matrix());
     y = linear(o, o_proj, data_or_null(o_bias));
-    apply_gate<GatePosition::G5>(scores, 1, y.matrix(), y.matrix());
+    places.template apply<GatePosition::G5>(1, y.matrix());
     return y;
   }
 
@@ -146,7 +155,8 @@ struct Attention {
     const FlushDenormals guard;
     Vector<Real, gated ? G : 1> z;
     if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
-    const auto [k, v] = key_and_value(x, gated ? z.data() : data_or_null(gate), state.seen, {});
+    const Places places{gated ? z.data() : data_or_null(gate)};
+    const auto [k, v] = key_and_value(x, places, state.seen, {});
     return state.append(k.data(), v.data());
   }
 
@@ -167,7 +177,7 @@ struct Attention {
     Sequence<Real, G> z;                          ///< x W_g
     Sequence<Real, H * d> q_ungated, q_unnormed;  ///< before that, where it is done
     Sequence<Real, K * d> k_ungated, k_unnormed, v_ungated;
-    Buffer<Real> q_r, k_r;    ///< [T H], [T K], of the norms
+    Buffer<Real> q_r, k_r;    ///< [T H], [T K] or twice that, of the norms
     Sequence<Real, H * d> o;  ///< what the heads read
     Buffer<Real> lse;         ///< L [T][H]
     Sequence<Real, D> y_ungated;
@@ -181,6 +191,10 @@ struct Attention {
     requires(!is_prepared<S>)
   {
     if (!batch.fits(x.rows()) || !detail::has_room(batch, x.rows())) return {};
+    if (editor_of(batch) != nullptr) {
+      fail({"Attention with an editor", "inference", "training"});
+      return {};
+    }
     const FlushDenormals guard;
     auto y = run<true>(SequenceView<Real, D>(x), batch, cache);
     cache.x = std::move(x);
@@ -198,16 +212,16 @@ struct Attention {
     const FlushDenormals guard;
     using enum GatePosition;
     Sequence<Real, G> dz(has_gate ? T : 0);
-    const Real* const z = scores_of(c);
+    const Places places = places_of(c);
     Sequence<Real, D> dx(T), du = dy.copy();
-    gate_back<G5>(z, 1, c.y_ungated, du, dz);
+    places.template back<G5>(1, c.y_ungated, du, dz);
     if constexpr (C.out_bias) add_bias_gradient<Real, D>(du, gradient.o_bias);
     auto d_o = linear_input_gradient<Real, D, H * d>(du, o_proj);
     if constexpr (C.gate.at(G1)) {
-      Sequence<Real, H * d> o(T);
-      apply_gate<G1>(z, H, c.o.matrix(), o.matrix());
+      auto o = c.o;
+      places.template apply<G1>(H, o.matrix());
       add_linear_weight_gradient<Real, D, H * d>(du, o, gradient.o_proj);
-      gate_back<G1>(z, H, c.o, d_o, dz);
+      places.template back<G1>(H, c.o, d_o, dz);
     } else {
       add_linear_weight_gradient<Real, D, H * d>(du, c.o, gradient.o_proj);
     }
@@ -220,12 +234,15 @@ struct Attention {
     dv = detail::of_new_rows(std::move(dv), c.rows(), T);
     if constexpr (C.rope.on()) turn(c.rows(), -1, dq.matrix(), dk.matrix());
     if constexpr (normed) {
-      norm_back<H>(dq, c.q_unnormed, q_norm, c.q_r, gradient.q_norm);
-      norm_back<K>(dk, c.k_unnormed, k_norm, c.k_r, gradient.k_norm);
+      q_normed().backward(dq.matrix(), c.q_unnormed.matrix(), c.q_r.data(),
+                          data_or_null(l2_or(gradient.logit_scale, gradient.q_norm)),
+                          data_or_null(gradient.q_norm_bias));
+      k_normed().backward(dk.matrix(), c.k_unnormed.matrix(), c.k_r.data(),
+                          data_or_null(gradient.k_norm), data_or_null(gradient.k_norm_bias));
     }
-    gate_back<G4>(z, H, c.q_ungated, dq, dz);
-    gate_back<G3>(z, K, c.k_ungated, dk, dz);
-    gate_back<G2>(z, K, c.v_ungated, dv, dz);
+    places.template back<G4>(H, c.q_ungated, dq, dz);
+    places.template back<G3>(K, c.k_ungated, dk, dz);
+    places.template back<G2>(K, c.v_ungated, dv, dz);
     product_nn(dq.matrix(), q_proj.matrix(), dx.matrix());
     add_linear_weight_gradient<Real, H * d, D>(dq, c.x, gradient.q_proj);
     const auto back = [&](const auto& from, const auto& weight, auto& dw) {
@@ -249,7 +266,8 @@ struct Attention {
   // Constants of their own: of a config that holds others, clang 16 reads fields wrongly at run
   // time.
   static constexpr double eps = C.norm_eps;
-  static constexpr Real scale = static_cast<Real>(C.scale), cap = static_cast<Real>(C.soft_cap);
+  static constexpr Real scale = static_cast<Real>(l2 && C.scale == 0 ? 1 : C.scale),
+                        cap = static_cast<Real>(C.soft_cap);
   static constexpr bool causal = C.causal;
   static constexpr Index window = C.window, first = C.first;
 
@@ -272,72 +290,36 @@ struct Attention {
 
   // ── Gate, norm, rotation ───────────────────────────────────────────────────────────────────────
 
-  static constexpr Index z_row = gated ? G : 0;
+  using Places = detail::GatePlaces<C.gate, Real, G>;
+  Places places_of(const Cache& c) const { return {gated ? c.z.data() : data_or_null(gate)}; }
 
-  const Real* scores_of(const Cache& c) const { return gated ? c.z.data() : data_or_null(gate); }
-
-  /// Where the gate stands at P, else nothing.
-  template <GatePosition P>
-  static void apply_gate(const Real* z, Index heads, MatrixView<const Real> u,
-                         MatrixView<Real> y) noexcept {
-    if constexpr (C.gate.at(P)) head_gate<C.gate>(z, z_row, heads, u, y);
+  using Norm = detail::HeadNorm<C.qk_norm, d, Real>;
+  template <class A, class B>
+  static auto& l2_or(A& scale_of_heads, B& weight) {
+    if constexpr (l2) return scale_of_heads;
+    if constexpr (!l2) return weight;
   }
-
-  /// The same in place, for a listener to hear; `before` keeps u for backward.
-  template <GatePosition P, bool Keep, Index N>
-  void pass_gate(const Cache& c, Index heads, Sequence<Real, N>& u, Sequence<Real, N>& before,
-                 TapListener* taps) const {
-    if constexpr (C.gate.at(P)) {
-      if constexpr (Keep) before = u;
-      const Real* const z = scores_of(c);
-      if (taps != nullptr) {
-        Sequence<Real, G> g(gated ? u.rows() : 1);
-        gate_scores<C.gate>(z, g.data(), g.size());
-        taps->at("gate", g.matrix());
-        head_gate<detail::given(C.gate)>(g.data(), z_row, heads, u.matrix(), u.matrix());
-      } else {
-        head_gate<C.gate>(z, z_row, heads, u.matrix(), u.matrix());
-      }
-    }
+  Norm q_normed() const noexcept {
+    return {eps, data_or_null(l2_or(logit_scale, q_norm)), data_or_null(q_norm_bias)};
   }
-
-  template <GatePosition P, Index N>
-  static void gate_back(const Real* z, Index heads, const Sequence<Real, N>& u,
-                        Sequence<Real, N>& dy, Sequence<Real, G>& dz) {
-    if constexpr (C.gate.at(P)) {
-      head_gate_backward<C.gate>(z, z_row, heads, u.matrix(), dy.matrix(), dy.matrix(), dz.data());
-    }
-  }
-
+  Norm k_normed() const noexcept { return {eps, data_or_null(k_norm), data_or_null(k_norm_bias)}; }
   void normalize(MatrixView<Real> q, MatrixView<Real> k, Real* q_r = nullptr,
                  Real* k_r = nullptr) const noexcept {
     if constexpr (normed) {
-      const auto one = [](MatrixView<Real> x, const Real* w, Real* r) {
-        const MatrixView<Real> heads{x.data, x.rows * (x.cols / d), d, d};
-        rms_norm<Real>(heads, w, norm_offset, eps, heads, r);
-      };
-      one(q, q_norm.data(), q_r);
-      one(k, k_norm.data(), k_r);
+      q_normed().forward(q, q_r);
+      k_normed().forward(k, k_r);
     }
   }
-  template <Index N>
-  static void norm_back(Sequence<Real, N * d>& dy, const Sequence<Real, N * d>& x,
-                        const Tensor<Real, d>& w, const Buffer<Real>& r, Tensor<Real, d>& dw) {
-    const MatrixView<Real> heads{dy.data(), dy.rows() * N, d, d};
-    rms_norm_backward<Real>(heads, {x.data(), x.rows() * N, d, d}, w.data(), norm_offset, r.data(),
-                            heads, dw.data());
-  }
-  static constexpr Real norm_offset = C.qk_norm == QkNorm::rms_offset ? 1 : 0;
 
   struct KeyValue {
     Vector<Real, K * d> k, v;
   };
   /// Of one row, and its q, if there is one, normed and turned with k.
-  KeyValue key_and_value(VectorView<Real, D> x, const Real* scores, std::int64_t seen,
+  KeyValue key_and_value(VectorView<Real, D> x, const Places& places, std::int64_t seen,
                          MatrixView<Real> q) const noexcept {
     KeyValue kv{linear(x, k_proj, data_or_null(k_bias)), linear(x, v_proj, data_or_null(v_bias))};
-    apply_gate<GatePosition::G3>(scores, K, kv.k.matrix(), kv.k.matrix());
-    apply_gate<GatePosition::G2>(scores, K, kv.v.matrix(), kv.v.matrix());
+    places.template apply<GatePosition::G3>(K, kv.k.matrix());
+    places.template apply<GatePosition::G2>(K, kv.v.matrix());
     normalize(q, kv.k.matrix());
     if constexpr (C.rope.on()) limen::rope(rope(), seen, 1, 1, kv.k.matrix(), q);
     return kv;
@@ -351,6 +333,10 @@ struct Attention {
     }
   }
 
+  static AttentionEditor* editor_of(const Batch<State>& batch) {
+    return batch.context != nullptr ? batch.context->attention : nullptr;
+  }
+
   /// `Keep`: for backward.
   template <bool Keep>
   Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch, Cache& c) const {
@@ -361,14 +347,15 @@ struct Attention {
     c.k = linear(x, k_proj, data_or_null(k_bias));
     c.v = linear(x, v_proj, data_or_null(v_bias));
     if constexpr (gated) c.z = linear(x, gate_proj, data_or_null(gate_bias));
-    pass_gate<G4, Keep>(c, H, c.q, c.q_ungated, taps);
-    pass_gate<G3, Keep>(c, K, c.k, c.k_ungated, taps);
-    pass_gate<G2, Keep>(c, K, c.v, c.v_ungated, taps);
+    const Places places = places_of(c);
+    places.template pass<G4, Keep>(H, c.q, c.q_ungated, taps);
+    places.template pass<G3, Keep>(K, c.k, c.k_ungated, taps);
+    places.template pass<G2, Keep>(K, c.v, c.v_ungated, taps);
     if constexpr (normed && Keep) {
       c.q_unnormed = c.q;
       c.k_unnormed = c.k;
-      c.q_r = Buffer<Real>(T * H);
-      c.k_r = Buffer<Real>(T * K);
+      c.q_r = Buffer<Real>(T * H * Norm::kept);
+      c.k_r = Buffer<Real>(T * K * Norm::kept);
     }
     normalize(c.q.matrix(), c.k.matrix(), Keep ? c.q_r.data() : nullptr,
               Keep ? c.k_r.data() : nullptr);
@@ -377,22 +364,29 @@ struct Attention {
     c.o = Sequence<Real, H * d>(T);
     c.lse = Buffer<Real>(Keep || first > 0 ? T * H : 0);
     const auto how = attending();
-    if (!Keep && taps == nullptr) detail::read_few(how, batch, c.sequences, c.q, c.k, c.v, c.o);
+    AttentionEditor* const editor = editor_of(batch);
+    const bool alone = taps == nullptr && editor == nullptr;
+    if (!Keep && alone) detail::read_few(how, batch, c.sequences, c.q, c.k, c.v, c.o);
     detail::gather_held(batch, c.sequences, c.k, c.v);
-    detail::attend_batch<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
-                               c.o.matrix(), c.lse.data());
+    if (editor != nullptr) {
+      detail::let_edit<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(), c.o.matrix(),
+                             *editor);
+    } else {
+      detail::attend_batch<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+                                 c.o.matrix(), c.lse.data());
+    }
     detail::remember(batch, c.rows(), c.k, c.v);
     if (taps != nullptr) detail::tell_first_token<Real>(how, c.rows(), c.q, c.k, *taps);
     Sequence<Real, D> y;
     if constexpr (Keep && C.gate.at(G1)) {
       Sequence<Real, H * d> read = c.o, before;
-      pass_gate<G1, false>(c, H, read, before, taps);
+      places.template pass<G1, false>(H, read, before, taps);
       y = linear(read, o_proj, data_or_null(o_bias));
     } else {
-      pass_gate<G1, false>(c, H, c.o, c.q_ungated, taps);
+      places.template pass<G1, false>(H, c.o, c.q_ungated, taps);
       y = linear(c.o, o_proj, data_or_null(o_bias));
     }
-    pass_gate<G5, Keep>(c, 1, y, c.y_ungated, taps);
+    places.template pass<G5, Keep>(1, y, c.y_ungated, taps);
     return y;
   }
 };

@@ -26,7 +26,8 @@
 namespace limen::inline LIMEN_ABI {
 
 class Random;
-struct GraphRun;  // kernel/graph.hpp
+class AttentionEditor;  // attention/editor.hpp
+struct GraphRun;        // kernel/graph.hpp
 
 /// Sees, and may edit, the activations that pass a Tap, and in backward their gradients.
 class TapListener {
@@ -46,6 +47,7 @@ struct Context {
   Random* random = nullptr;         ///< for layers that draw in training; without it they do not
   TapListener* taps = nullptr;      ///< for Tap layers
   const GraphRun* graph = nullptr;  ///< for layers along edges
+  AttentionEditor* attention = nullptr;  ///< for layers of attention, in inference
 };
 
 namespace detail {

@@ -1,0 +1,80 @@
+#pragma once
+/// @file  A look into attention, and a hand in it, from outside of a composed model.
+///
+///     auto louder = edit_maps([&](Index layer, auto& maps) {      // AttentionMaps, [B][H][Tq][Tk]
+///       if (layer == 3) emphasise(maps, 0, words, 0.3);
+///     });
+///     Context run{.attention = &louder};
+///     model.forward(x, Batch<Model::State>(states, offsets, &run));
+///
+/// Every layer of attention that meets an editor in its Context hands over queries, keys and values
+/// of all sequences, as they are scored and read, and takes back y. Layers are numbered in the
+/// order in which they run. Without an editor it costs a comparison. Edits are for inference:
+/// training refuses, and `step` passes an editor by.
+
+#include <span>
+#include <utility>
+
+#include <limen/attention/maps.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+class AttentionEditor {
+ public:
+  /// The next layer of this run.
+  template <class Real>
+  void next(const AttentionRule<Real>& rule, std::span<const AttentionCall<Real>> calls) {
+    attend(layer_++, rule, calls);
+  }
+  /// Before a run: the layers are counted anew.
+  void restart() { layer_ = 0; }
+
+ protected:
+  ~AttentionEditor() = default;
+
+  /// Writes y of all calls: as `attention` would, or otherwise.
+  virtual void attend(Index layer, const AttentionRule<float>& rule,
+                      std::span<const AttentionCall<float>> calls) = 0;
+  virtual void attend(Index layer, const AttentionRule<double>& rule,
+                      std::span<const AttentionCall<double>> calls) = 0;
+
+ private:
+  Index layer_ = 0;
+};
+
+/// Lays the probabilities of every layer open: edit(layer, maps). All sequences must be as long as
+/// each other.
+template <class F>
+class EditMaps final : public AttentionEditor {
+ public:
+  explicit EditMaps(F edit) : edit_(std::move(edit)) {}
+
+ private:
+  void attend(Index layer, const AttentionRule<float>& rule,
+              std::span<const AttentionCall<float>> calls) override {
+    laid_open(layer, rule, calls);
+  }
+  void attend(Index layer, const AttentionRule<double>& rule,
+              std::span<const AttentionCall<double>> calls) override {
+    laid_open(layer, rule, calls);
+  }
+  template <class Real>
+  void laid_open(Index layer, const AttentionRule<Real>& rule,
+                 std::span<const AttentionCall<Real>> calls) {
+    auto maps = attention_maps<Real>(rule, calls);
+    if (maps.sequences() != static_cast<Index>(calls.size())) return;  // said why
+    edit_(layer, maps);
+    for (std::size_t b = 0; b < calls.size(); ++b) {
+      read_maps(rule, maps, static_cast<Index>(b), calls[b].v, calls[b].y);
+    }
+  }
+
+  F edit_;
+};
+
+template <class F>
+EditMaps<F> edit_maps(F edit) {
+  return EditMaps<F>(std::move(edit));
+}
+
+}  // namespace limen::inline LIMEN_ABI
