@@ -13,6 +13,8 @@
 /// threads nor the order of the choice change a bit. An expert with memory remembers the rows it
 /// saw, as if the others had not been: its state stands still in between.
 ///
+/// A listener of the run (Context::taps) hears who was chosen: moe/measures.hpp.
+///
 /// A router may have columns of its own behind those of the experts: the number of a token, or of a
 /// task. Experts do not see them.
 ///
@@ -30,6 +32,7 @@
 #include <limen/kernel/rows.hpp>
 #include <limen/moe/experts.hpp>
 #include <limen/moe/router.hpp>
+#include <limen/moe/tell.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -82,6 +85,7 @@ struct MixtureOfExperts {
     const FlushDenormals guard;
     Assignment<Real, K> chosen;
     if (!router.route(x, run_of(batch), chosen)) return {};
+    detail::tell_choice<E>(batch.context, chosen);
     const Dispatch plan = plan_of(chosen, x.rows(), batch);
     if (!sound(plan)) return {};
     Rows<out> o(plan);
@@ -165,6 +169,7 @@ struct MixtureOfExperts {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     if (!router.route(x, run_of(batch), cache.chosen, cache.router)) return {};
+    detail::tell_choice<E>(batch.context, cache.chosen);
     cache.plan = plan_of(cache.chosen, x.rows(), batch);
     const Dispatch& plan = cache.plan;
     if (!sound(plan)) return {};

@@ -23,6 +23,7 @@
 #include <limen/kernel/top_k.hpp>
 #include <limen/moe/losses.hpp>
 #include <limen/moe/router.hpp>
+#include <limen/moe/tell.hpp>
 #include <limen/nn/weight.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -96,8 +97,10 @@ struct TopKRouter {
 
   using Chosen = Assignment<Real, K>;
 
-  bool route(SequenceView<Real, D> x, const RoutingRun&, Chosen& chosen) const {
-    return choose_all(logits(x), chosen);
+  bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen) const {
+    const auto z = logits(x);
+    detail::tell_scores(run.context, z);
+    return choose_all(z, chosen);
   }
 
   /// x [D] -> ids [K], weights [K]; NaN weights where the scores name no K experts.
@@ -118,6 +121,7 @@ struct TopKRouter {
 
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const {
     cache.z = logits(x);
+    detail::tell_scores(run.context, cache.z);
     if (!choose_all(cache.z, chosen)) return false;
     add_losses(run, chosen, cache);
     return true;
@@ -128,6 +132,7 @@ struct TopKRouter {
   bool route_by(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache,
                 Choose choose) const {
     cache.z = logits(x);
+    detail::tell_scores(run.context, cache.z);
     chosen.resize(x.rows());
     if (!choose(cache.z, chosen.expert.data())) return false;
     for (Index t = 0; t < x.rows(); ++t) {
