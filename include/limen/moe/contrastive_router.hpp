@@ -11,8 +11,8 @@
 /// The loss, while training with .contrast > 0, is of a batch of 2n sequences that holds n tasks
 /// twice, in the same order: r_1 [n x E] are those of the first half, r_2 of the second. Row i of a
 /// half is to find row i of the other among all n: CE is the mean cross entropy, over rows, whose
-/// labels are 0 .. n - 1. With one task there is nothing to tell apart, and the loss is 0. The same
-/// task twice in one half counts as two.
+/// labels are 0 .. n - 1. Nothing flows back through r'. With one task there is nothing to tell
+/// apart, and the loss is 0. The same task twice in one half counts as two.
 ///
 /// Wu et al., "Mixture-of-experts meets in-context reinforcement learning" (T2MIR),
 /// arXiv:2506.05426.
