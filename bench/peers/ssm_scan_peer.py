@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """PyTorch beside mamba1.*: the reference loop of the scan, and the mixer of transformers (if that is
-installed: pip install transformers) as it comes, and through torch.compile as peer "torch_compile".
+installed: pip install transformers) as it comes; ssm_compile_peer.py has it through torch.compile.
 
 float32. Decoding uses the cache of transformers.
 """
 
 import logging
-import sys
 
 import common
 import torch
@@ -22,21 +21,17 @@ try:
 except ImportError:
     MambaConfig = None
 
-COMPILED = "--compiled" in sys.argv
-if COMPILED:
-    sys.argv.remove("--compiled")
-
 
 def reference_scan(u, delta, a, b, c, d, z):
     """u, delta, z [L x E]; b, c [L x N]; a [E x N]"""
     delta = F.softplus(delta)
     decay = torch.exp(torch.einsum("le,en->len", delta, a))
     inputs = torch.einsum("le,ln,le->len", delta, b, u)
-    h = torch.zeros_like(a)
-    rows = []
-    for t in range(u.shape[0]):
-        h = decay[t] * h + inputs[t]
-        rows.append(torch.einsum("en,n->e", h, c[t]))
+    h, rows = torch.zeros_like(a), []
+    # unbind, not decay[t]: the gradient of an index is as large as what is indexed
+    for decay_t, input_t, c_t in zip(decay.unbind(0), inputs.unbind(0), c.unbind(0), strict=True):
+        h = decay_t * h + input_t
+        rows.append(torch.einsum("en,n->e", h, c_t))
     return (torch.stack(rows) + u * d) * F.silu(z)
 
 
@@ -47,8 +42,6 @@ def scan_inputs(e: int, n: int, t: int):
 
 
 def scan(way: str, e: int, n: int, t: int):
-    if COMPILED:
-        return None
     inputs = scan_inputs(e, n, t)
     if way in ("forward", "powers"):
 
@@ -66,14 +59,17 @@ def scan(way: str, e: int, n: int, t: int):
 
 def mixer(d: int):
     config = MambaConfig(hidden_size=d, state_size=16, use_bias=False)
-    m = MambaMixer(config, layer_idx=0)
-    return torch.compile(m) if COMPILED else m
+    return MambaMixer(config, layer_idx=0)
 
 
-def prefill(d: int, t: int):
+def as_it_comes(module):
+    return module
+
+
+def prefill(d: int, t: int, form=as_it_comes):
     if MambaConfig is None:
         return None
-    m, x = mixer(d).eval(), torch.randn(1, t, d)
+    m, x = form(mixer(d).eval()), torch.randn(1, t, d)
 
     @torch.inference_mode()
     def call():
@@ -84,7 +80,7 @@ def prefill(d: int, t: int):
 
 def step(d: int):
     """One layer of a model with its cache: everything around the layer is small beside it."""
-    if MambaConfig is None or COMPILED:
+    if MambaConfig is None:
         return None
     config = MambaConfig(
         hidden_size=d, state_size=16, use_bias=False, num_hidden_layers=1, vocab_size=8
@@ -102,10 +98,12 @@ def step(d: int):
     return call
 
 
-def training(d: int, t: int, batch: int):
+def training(d: int, t: int, batch: int, form=as_it_comes):
     if MambaConfig is None:
         return None
-    m = mixer(d)
+    if form is as_it_comes and torch.get_num_threads() > 1:
+        return None  # a quarter of a minute, or half of one: once is enough
+    m = form(mixer(d))
     x, dy = torch.randn(batch, t, d, requires_grad=True), torch.randn(batch, t, d)
 
     def call():
@@ -114,12 +112,12 @@ def training(d: int, t: int, batch: int):
     return call
 
 
-common.run(
-    {
-        r"mamba1\.scan\.(forward|powers|backward)/(\d+)x(\d+)x(\d+)": scan,
-        r"mamba1\.block\.prefill/(\d+)x(\d+)": prefill,
-        r"mamba1\.block\.step/(\d+)": step,
-        r"mamba1\.block\.training/(\d+)x(\d+)x(\d+)": training,
-    },
-    peer="torch_compile" if COMPILED else "torch",
-)
+if __name__ == "__main__":
+    common.run(
+        {
+            r"mamba1\.scan\.(forward|powers|backward)/(\d+)x(\d+)x(\d+)": scan,
+            r"mamba1\.block\.prefill/(\d+)x(\d+)": prefill,
+            r"mamba1\.block\.step/(\d+)": step,
+            r"mamba1\.block\.training/(\d+)x(\d+)x(\d+)": training,
+        }
+    )

@@ -8,7 +8,8 @@ namespace limen::inline LIMEN_ABI {
 
 /// y = b + x w        x [K], w [K x N], b [N] or null, y [N], which is not x
 template <class Real>
-void row_product(const Real* x, MatrixView<const Real> w, const Real* bias, Real* y) noexcept {
+LIMEN_NOINLINE void row_product(const Real* x, MatrixView<const Real> w, const Real* bias,
+                                Real* y) noexcept {
   using V = simd::Vec<Real>;
   simd::for_each<Real>(w.cols, [&](Index c, auto load, auto store) {
     V sum[4] = {bias != nullptr ? load(bias + c) : V(Real(0)), V(Real(0)), V(Real(0)), V(Real(0))};
