@@ -28,9 +28,8 @@ namespace limen::inline LIMEN_ABI {
 template <class Real>
 LIMEN_NOINLINE std::array<double, 4> exit_features(std::span<const Real> z) noexcept {
   using V = simd::Vec<Real>;
-  const Real most = detail::score_shift(z);
-  const V m(most), one(Real(1)), zero(Real(0)), low(-std::numeric_limits<Real>::infinity());
-  V sum = zero, weighted = zero, squares = zero, weighted2 = zero, equals = zero, next = low;
+  const V m(detail::score_shift(z)), one(Real(1)), zero(Real(0));
+  V sum = zero, weighted = zero, squares = zero, weighted2 = zero, equals = zero, next = zero;
   detail::for_each_filled(z, [&](const V& v) {
     const V a = v - m, e = math::exp(a), e2 = e * e;
     sum = sum + e;
@@ -38,7 +37,7 @@ LIMEN_NOINLINE std::array<double, 4> exit_features(std::span<const Real> z) noex
     weighted = weighted + simd::select(e == zero, zero, e * a);  // 0 log 0 = 0
     weighted2 = weighted2 + simd::select(e2 == zero, zero, e2 * a);
     equals = equals + simd::select(v == m, one, zero);
-    next = simd::max(next, simd::select(v == m, low, v));
+    next = simd::max(next, simd::select(v == m, zero, e));
   });
   const auto total = [](const V& v) { return static_cast<double>(simd::reduce_add(v)); };
   const double s = total(sum), s2 = total(squares);
@@ -46,10 +45,7 @@ LIMEN_NOINLINE std::array<double, 4> exit_features(std::span<const Real> z) noex
     constexpr double none = std::numeric_limits<double>::quiet_NaN();
     return {none, none, none, none};
   }
-  const double second =
-      total(equals) > 1
-          ? 1
-          : std::exp(static_cast<double>(simd::reduce_max(next)) - static_cast<double>(most));
+  const double second = total(equals) > 1 ? 1 : static_cast<double>(simd::reduce_max(next));
   return {1 / s, std::log(s) - total(weighted) / s, (1 - second) / s,
           std::log(s2) - 2 * total(weighted2) / s2};
 }

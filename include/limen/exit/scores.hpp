@@ -19,13 +19,24 @@
 #include <limen/core/config.hpp>
 #include <limen/core/simd.hpp>
 #include <limen/kernel/math.hpp>
-#include <limen/kernel/softmax.hpp>
+#include <limen/kernel/reduce.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
 namespace detail {
 
-/// f(v) for all of z, a vector at a time; the last is filled up with -inf, which has p = 0.
+/// 0, 1, 2, ...
+template <class V>
+inline constexpr auto lane_numbers = [] {
+  struct {
+    alignas(64) typename V::value_type at[V::size];
+  } lanes{};
+  for (std::size_t i = 0; i < V::size; ++i) lanes.at[i] = static_cast<typename V::value_type>(i);
+  return lanes;
+}();
+
+/// f(v) for all of z, a vector at a time; the last is filled up with -inf, which has p = 0. Not
+/// through memory: a load that waits for two stores takes as long as all the rest.
 template <class Real, class F>
 LIMEN_INLINE void for_each_filled(std::span<const Real> z, F&& f) {
   using V = simd::Vec<Real>;
@@ -33,23 +44,30 @@ LIMEN_INLINE void for_each_filled(std::span<const Real> z, F&& f) {
   std::size_t i = 0;
   for (; i + width <= z.size(); i += width) f(simd::load<V>(z.data() + i));
   if (i < z.size()) {
-    alignas(64) Real rest[width];
-    std::fill_n(rest, width, -std::numeric_limits<Real>::infinity());
-    std::copy(z.begin() + static_cast<std::ptrdiff_t>(i), z.end(), rest);
-    f(simd::load<V>(rest));
+    const std::size_t n = z.size() - i;
+    const V low(-std::numeric_limits<Real>::infinity());
+    f(simd::select(simd::load<V>(lane_numbers<V>.at) < V(static_cast<Real>(n)),
+                   simd::load<V>(z.data() + i, static_cast<Index>(n)), low));
   }
 }
 
-/// max z, passing over NaN, and 0 where all is masked.
+/// max z. Where there are NaN it is any number: a sum over e^(z - max z) is NaN all the same.
 template <class Real>
 LIMEN_INLINE Real score_shift(std::span<const Real> z) {
-  return softmax_shift(row_max(z.data(), static_cast<Index>(z.size())));
+  using V = simd::Vec<Real>;
+  V most(-std::numeric_limits<Real>::infinity());
+  for_each_filled(z, [&](const V& v) { most = simd::max(most, v); });
+  return simd::reduce_max(most);
 }
 
 /// Σ e^(z - m); NaN where there is no answer.
 template <class Real>
 LIMEN_INLINE double partition(std::span<const Real> z, Real m) {
-  const Real sum = sum_of_exp(z.data(), static_cast<Index>(z.size()), m);
+  using V = simd::Vec<Real>;
+  const V shift(m);
+  V sums(Real(0));
+  for_each_filled(z, [&](const V& v) { sums = sums + math::exp(v - shift); });
+  const Real sum = simd::reduce_add(sums);
   return sum > 0 ? static_cast<double>(sum) : std::numeric_limits<double>::quiet_NaN();
 }
 
@@ -78,17 +96,18 @@ LIMEN_NOINLINE double max_probability(std::span<const Real> z) noexcept {
 template <class Real>
 LIMEN_NOINLINE double probability_margin(std::span<const Real> z) noexcept {
   using V = simd::Vec<Real>;
-  const Real most = detail::score_shift(z);
-  const V m(most), one(Real(1)), zero(Real(0)), low(-std::numeric_limits<Real>::infinity());
-  V next = low, equals = zero;
+  const V m(detail::score_shift(z)), one(Real(1)), zero(Real(0));
+  V sum = zero, next = zero, equals = zero;
   detail::for_each_filled(z, [&](const V& v) {
+    const V e = math::exp(v - m);
+    sum = sum + e;
     equals = equals + simd::select(v == m, one, zero);
-    next = simd::max(next, simd::select(v == m, low, v));
+    next = simd::max(next, simd::select(v == m, zero, e));
   });
-  const double sum = detail::partition(z, most);
-  if (simd::reduce_add(equals) > 1) return 0 * sum;  // two largest; NaN stays NaN
-  return (1 - std::exp(static_cast<double>(simd::reduce_max(next)) - static_cast<double>(most))) /
-         sum;
+  const Real s = simd::reduce_add(sum);
+  if (!(s > 0)) return std::numeric_limits<double>::quiet_NaN();
+  if (simd::reduce_add(equals) > 1) return 0;  // two largest
+  return (1 - static_cast<double>(simd::reduce_max(next))) / static_cast<double>(s);
 }
 
 template <class Real>
