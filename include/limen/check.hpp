@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/core/error.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/memory.hpp>
 #include <limen/core/prepared.hpp>
@@ -37,6 +38,7 @@ struct Options {
   bool state_has_slope = true;        ///< false where the state holds more than real numbers
   bool causal = true;                 ///< false for layers that see the future: they cannot be cut
   bool nan_stays = true;              ///< check that NaN poisons its own sequence only
+  bool refuses_other_rows = false;    ///< check that backward wants the rows that forward had
   int most_slopes = 400;              ///< elements of one tensor whose slope is measured
   std::size_t (*allocations)() = nullptr;  ///< how often the program asked for memory, if you count
 };
@@ -126,6 +128,7 @@ class Laws {
       backward_is_the_slope();
       gradients_add();
       gradients_of_a_batch_add();
+      other_rows_are_refused();
     }
     if constexpr (Preparable<L>) {
       if constexpr (Runs<prepared_form<L>>) prepared_is_the_same();
@@ -552,6 +555,47 @@ class Laws {
         together, summed);
   }
 
+  /// A gradient with fewer or more rows than forward had is an error, before anything is added.
+  void other_rows_are_refused() {
+    if (!options_.refuses_other_rows) return;
+    typename L::Cache cache;
+    L gradient{};
+    Context c = context();
+    layer_.forward(inputs(3), Batch<State>(offsets_of(3), &c), cache);
+    const Y dy = noise<out>(4);
+    for (const Index rows : {Index{2}, Index{4}}) {  // more only if fewer are refused
+      const auto given = middle_rows(dy, 0, rows);
+      const Index back = or_refused([&] {
+        return layer_.backward(given, Batch<State>(offsets_of(rows), &c), cache, gradient);
+      });
+      ++report_.checks;
+      if (back == 0) continue;
+      broke("other rows are refused", "rows of dx", static_cast<double>(back), 0);
+      break;
+    }
+    for_each_parameter(
+        [&](const std::string& name, const auto& d) {
+          for (Index i = 0; i < d.size; ++i) {
+            compare("other rows are refused", name, i, static_cast<double>(d[i]), 0, 0);
+          }
+        },
+        gradient);
+  }
+
+  /// The rows that f() gives; 0 if it fails.
+  template <class F>
+  static Index or_refused(F f) {
+#if LIMEN_EXCEPTIONS
+    try {
+      return f().rows();
+    } catch (const Exception&) {
+      return 0;
+    }
+#else
+    return f().rows();
+#endif
+  }
+
   /// The inference form computes the same, and keeps the same state.
   void prepared_is_the_same() {
     const auto fast = prepare(layer_);
@@ -568,17 +612,15 @@ class Laws {
     compare_rows("prepared is the same", "ragged batch", fast.forward(many, from_rest(offsets)),
                  layer_.forward(many, from_rest(offsets)), options_.tolerance);
     if constexpr (Streaming<prepared_form<L>>) {
-      const std::size_t before = allocations();
       Y stepped(options_.rows);
-      const std::size_t sized = allocations();
+      const std::size_t before = allocations();
       for (Index t = 0; t < options_.rows; ++t) {
         const auto row = fast.step(x.row(t), *s);
         std::memcpy(stepped.row_data(t), row.data(), sizeof(row.values));
       }
       const std::size_t after = allocations();
-      static_cast<void>(before);
-      if (after != sized) {
-        broke("stepping allocates nothing", "prepared", static_cast<double>(after - sized), 0);
+      if (after != before) {
+        broke("stepping allocates nothing", "prepared", static_cast<double>(after - before), 0);
       }
       compare_rows("prepared is the same", "step", stepped, slow, options_.tolerance);
     }

@@ -21,6 +21,7 @@ enum class Bug {
   batch_leaks,
   step_allocates,
   sees_the_future,
+  takes_any_rows,
 };
 
 /// v_t = k v_{t-1} + x_t: the smallest layer with memory, and its mistakes.
@@ -96,6 +97,7 @@ struct Leak {
 
   Sequence<Real, 2> backward(SequenceView<Real, 2> dy, Batch<State> batch, const Cache& cache,
                              Leak& gradient) const {
+    if (B != Bug::takes_any_rows && !fits_cache(dy.rows(), cache.before.rows())) return {};
     Sequence<Real, 2> dx(dy.rows());
     if (B == Bug::gradient_is_overwritten) fill(gradient.k, 0);
     for (Index b = 0; b < batch.count(); ++b) {
@@ -120,6 +122,7 @@ std::string broken_laws() {
   Random random(3);
   check::Options options;
   options.allocations = allocations;
+  options.refuses_other_rows = true;
   return check::laws(Leak<B>::initialized(random), options).text();
 }
 
@@ -155,6 +158,16 @@ TEST_CASE("Each planted bug breaks its law, and the report says where", "[core][
   CHECK_THAT(broken_laws<Bug::step_allocates>(),
              has_part("stepping allocates nothing: allocations: got 1"));
   CHECK_THAT(broken_laws<Bug::sees_the_future>(), has_part("the past does not see the future"));
+  CHECK_THAT(broken_laws<Bug::takes_any_rows>(),
+             has_part("other rows are refused: rows of dx: got 2, expected 0") &&
+                 has_part("other rows are refused: k[0]"));
+}
+
+TEST_CASE("A layer that cannot know how many rows there were need not refuse others",
+          "[core][check]") {
+  Random random(3);
+  REQUIRE(check::laws(Leak<Bug::takes_any_rows>::initialized(random), {.refuses_other_rows = false})
+              .ok());
 }
 
 TEST_CASE("A member that visit forgets is counted", "[core][check]") {
