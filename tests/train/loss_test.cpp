@@ -2,6 +2,7 @@
 #include <limen/train/loss.hpp>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "../goldens/golden.hpp"
@@ -120,6 +121,9 @@ TEST_CASE("The share of right answers is counted", "[train][loss]") {
   const Sequence<float, 3> x{{1, 2, 0}, {5, 4, 3}, {0, 0, 1}, {7, 0, 0}};
   REQUIRE(count_correct(x, std::vector<int>{1, 0, 0, -1}) == 2);
   REQUIRE(count_correct(x, std::vector<int>{2, 2, 2, 0}) == 2);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Sequence<float, 2> broken{{nan, nan}, {nan, 1}, {1, nan}, {nan, 1}};
+  REQUIRE(count_correct(broken, std::vector<int>{0, 0, 0, 1}) == 0);  // NaN is no answer
 }
 
 #if LIMEN_EXCEPTIONS
@@ -140,6 +144,8 @@ TEST_CASE("What has no meaning is refused by name", "[train][loss]") {
           "label of row 0: wanted 0 to 2 (or -1: not counted), found -2");
   REQUIRE(message([&] { cross_entropy(x, std::vector<int>{0}); }) ==
           "labels: wanted 2, one for each row, found 1");
+  REQUIRE(message([&] { cross_entropy(x, std::vector<int>{0, 1}, {.smoothing = 1.5}); }) ==
+          "CrossEntropyOptions.smoothing: wanted a share from 0 to 1, found 1.500000");
   REQUIRE(message([&] { kl_divergence(x, one); }) == "rows of the target: wanted 2, found 1");
   REQUIRE(message([&] { mean_squared_error(x, one); }) == "rows of the target: wanted 2, found 1");
   REQUIRE(message([&] { binary_cross_entropy(one, x); }) ==

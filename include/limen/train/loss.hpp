@@ -69,6 +69,12 @@ inline Index check_labels(std::span<const int> labels, Index rows, Index classes
   return count;
 }
 
+inline bool is_share(double smoothing) {
+  if (smoothing >= 0 && smoothing <= 1) return true;
+  fail({"CrossEntropyOptions.smoothing", "a share from 0 to 1", std::to_string(smoothing)});
+  return false;
+}
+
 /// With q = (1 - s) [label] + s / D:  loss = log Σ exp(x) - Σ q x,  dx = softmax(x) - q
 template <class Real>
 double cross_entropy(MatrixView<const Real> x, std::span<const int> labels, MatrixView<Real> dx,
@@ -186,7 +192,7 @@ template <class Real, Index D>
 Loss<Real, D> cross_entropy(SequenceView<Real, D> x, std::span<const int> labels,
                             const CrossEntropyOptions& options = {}) {
   const Index count = detail::check_labels(labels, x.rows(), D, options.ignore);
-  if (count < 0) return {};
+  if (count < 0 || !detail::is_share(options.smoothing)) return {};
   return detail::reduced<Real, D>(
       x.rows(), static_cast<double>(count), options.reduction, [&](MatrixView<Real> dx, double s) {
         return detail::cross_entropy<Real>(x.matrix(), labels, dx, options, s);
@@ -261,8 +267,12 @@ Index count_correct(SequenceView<Real, D> x, std::span<const int> labels, int ig
     const int label = labels[static_cast<std::size_t>(t)];
     if (label == ignore) continue;
     Index best = 0;
-    for (Index d = 1; d < D; ++d) best = x(t, d) > x(t, best) ? d : best;
-    count += best == label;
+    bool answers = true;  // NaN is no answer
+    for (Index d = 0; d < D; ++d) {
+      best = x(t, d) > x(t, best) ? d : best;
+      answers = answers && x(t, d) == x(t, d);
+    }
+    count += answers && best == label;
   }
   return count;
 }
