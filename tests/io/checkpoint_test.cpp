@@ -78,6 +78,7 @@ TEST_CASE("What does not fit is named and changes nothing", "[io][checkpoint]") 
     return s ? "fine" : s.error().message();
   };
   REQUIRE(refused() == path + ": wanted a file that can be read, found No such file or directory");
+  REQUIRE(load(model, folder.path("")).error().found == "a folder");
 
   REQUIRE(save(Two<LinearConfig{.d_in = 4, .d_out = 2}>{}, path));
   REQUIRE(refused() ==

@@ -59,9 +59,15 @@ inline std::int64_t tell(std::FILE* file) {
 class InputFile {
  public:
   static Result<InputFile> open(const std::string& path) {
-    errno = 0;
     InputFile input;
     input.name_ = std::string(last_part(path));
+#if LIMEN_POSIX
+    struct stat what;
+    if (::stat(path.c_str(), &what) == 0 && S_ISDIR(what.st_mode)) {
+      return Error{path, "a file that can be read", "a folder"};
+    }
+#endif
+    errno = 0;
     input.file_.reset(std::fopen(path.c_str(), "rb"));
     if (input.file_ == nullptr) return Error{path, "a file that can be read", detail::why()};
     // Reads are large, and what is read must be what the file holds now.
