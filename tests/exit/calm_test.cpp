@@ -174,7 +174,7 @@ TEST_CASE("A judge looks at the row, not at the logits", "[exit][calm]") {
   REQUIRE(labels[1] == std::vector<int>{0, 1});
 }
 
-TEST_CASE("500 rows cannot tell a loss of 0.05 from none; a mean of 0.01 is p = 0.2",
+TEST_CASE("500 rows cannot tell a loss of 0.05 from none, a mean of 0.01 is p = 0.2",
           "[exit][risk]") {
   REQUIRE(risk_p_value(.01, 500, .05) == Approx(.2019).epsilon(1e-3));
   const std::vector<double> thresholds{1, 0.5};

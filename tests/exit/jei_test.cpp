@@ -151,7 +151,7 @@ TEST_CASE("Cross entropies of 1.2, 0.5, 0.4 at costs of 0.2, 0.6, 1 should leave
   }
 }
 
-TEST_CASE("Heads are weighed by the exit law; the ratio is a constant", "[exit][jei]") {
+TEST_CASE("Heads are weighed by the exit law, the ratio is a constant", "[exit][jei]") {
   const Sequence<double, 6> y{{wrong_by(1.2), 0, wrong_by(.5), 0, wrong_by(.4), 0}};
   const std::vector<int> labels{0};
   const auto gates = constant<2>({logit(.3), logit(.5)});
@@ -217,7 +217,7 @@ TEST_CASE("Rows that should leave are few at some exits, and count more there", 
   REQUIRE(jei_balance<3>(SequenceView<double, 6>(y), labels, given)[0] == Approx(1));
 }
 
-TEST_CASE("One side moves while the other stands; layers and the last head never move",
+TEST_CASE("One side moves while the other stands, layers and the last head never move",
           "[exit][jei]") {
   Random random(1);
   auto net = Net::initialized(random);
