@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local,normed}.hpp
+    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local,normed,perceiver}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,
@@ -364,6 +364,48 @@ def local() -> None:
         case(f"local_{rows}", x, y, p)
 
 
+def perceiver() -> None:
+    """Cells read latents, latents read cells and then each other; the latents are the first rows."""
+    rows, latents, D, heads, cell_heads, cell_width, self_heads, widening = 6, 2, 4, 2, 1, 2, 2, 2
+    p: dict[str, torch.Tensor] = {}
+
+    def norm(name: str, x):
+        p[name + "_w"], p[name + "_b"] = draw(D), draw(D, scale=0.5)
+        return F.layer_norm(x, (D,), p[name + "_w"], p[name + "_b"], 1e-5)
+
+    def ask(name: str, q, c, n: int, width: int, offsets: int = 0):
+        for w in "qkv":
+            p[f"{name}_{w}_w"] = draw(width, D, scale=0.5)
+        p[f"{name}_o_w"], p[f"{name}_o_b"] = draw(D, width, scale=0.5), draw(D, scale=0.5)
+        k = F.linear(c, p[f"{name}_k_w"])
+        if offsets:
+            p[f"{name}_offset"] = draw(offsets, width)
+            k = k + p[f"{name}_offset"]
+        q, k, v = (
+            x.view(1, -1, n, width // n).transpose(1, 2)
+            for x in (F.linear(q, p[f"{name}_q_w"]), k, F.linear(c, p[f"{name}_v_w"]))
+        )
+        o = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width)
+        return F.linear(o, p[f"{name}_o_w"], p[f"{name}_o_b"])
+
+    def mlp(name: str, x, wide: int):
+        n = norm(name + "_norm", x)
+        p[name + "_up_w"], p[name + "_up_b"] = draw(wide, D, scale=0.5), draw(wide, scale=0.5)
+        p[name + "_down_w"], p[name + "_down_b"] = draw(D, wide, scale=0.5), draw(D, scale=0.5)
+        up = F.gelu(F.linear(n, p[name + "_up_w"], p[name + "_up_b"]))
+        return x + F.linear(up, p[name + "_down_w"], p[name + "_down_b"])
+
+    both = draw(rows, D)
+    z, x = both[:latents], both[latents:]
+    x = x + ask("c", norm("c_qn", x), norm("c_kn", z), cell_heads, cell_width)
+    x = mlp("c_mlp", x, D)
+    z = z + ask("l", norm("l_qn", z), norm("l_kn", x), heads, D, rows - latents)
+    z = mlp("l_mlp", z, D)
+    n = norm("s_norm", z)
+    z = mlp("s_mlp", z + ask("s", n, n, self_heads, D), widening * D)
+    case(f"perceiver_{rows}", both, torch.cat([z, x]), p)
+
+
 def write_header(name: str, *makers) -> None:
     torch.manual_seed(30)
     lines[:] = [
@@ -386,3 +428,4 @@ write_header("linear", linear, random_features)
 write_header("unit", unit)
 write_header("local", local)
 write_header("normed", normed)
+write_header("perceiver", perceiver)

@@ -35,6 +35,7 @@ struct CrossAttentionConfig {
   bool out_bias = false;  ///< of o_proj
   bool out = true;        ///< with o_proj; without it y are the heads, and H d must be D
   double scale = 0;       ///< of scores; 0: 1 / sqrt(d)
+  Index key_offsets = 0;  ///< the keys of so many first rows of a context have learned offsets
 };
 
 template <CrossAttentionConfig C, class S = float>
@@ -66,6 +67,7 @@ struct CrossAttention {
   Optional<C.bias, Tensor<Real, H * d>> q_bias;
   Optional<C.bias, Tensor<Real, K * d>> k_bias, v_bias;
   Optional<C.out_bias, Tensor<Real, D>> o_bias;
+  Optional<(C.key_offsets > 0), Tensor<Real, std::max(C.key_offsets, Index{1}), K * d>> key_offset;
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -77,6 +79,7 @@ struct CrossAttention {
     f("v_proj.bias", l.v_bias...);
     f("o_proj.weight", l.o_proj...);
     f("o_proj.bias", l.o_bias...);
+    f("key_offset", l.key_offset...);
   }
 
   static CrossAttention initialized(Random& random) {
@@ -99,8 +102,11 @@ struct CrossAttention {
       return Error{"CrossAttention: context", "at most " + std::to_string(C.capacity) + " rows",
                    std::to_string(state.seen + context.rows())};
     }
-    const auto k = linear(context, k_proj, data_or_null(k_bias));
+    auto k = linear(context, k_proj, data_or_null(k_bias));
     const auto v = linear(context, v_proj, data_or_null(v_bias));
+    for_each_offset(static_cast<Index>(state.seen), k.matrix(), [&](Index i, Real* row) {
+      add_row(data_or_null(key_offset) + i * K * d, row);
+    });
     state.append(k.matrix(), v.matrix());
     return {};
   }
@@ -174,6 +180,17 @@ struct CrossAttention {
     return y;
   }
 
+  /// The same for inference, also of the inference form.
+  Sequence<Real, D> forward(SequenceView<Real, D> x, SequenceView<Real, N> context,
+                            Batch<NoState> batch, Batch<NoState> contexts) const {
+    const FlushDenormals guard;
+    Cache c;
+    if (!project(x, context, batch, contexts, c)) return {};
+    detail::attend_batch<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+                               c.o.matrix(), c.lse.data());
+    return output(std::move(c.o));
+  }
+
   /// The same with probabilities that `edit` may change, for inference: it is called with
   /// AttentionMaps (maps.hpp), and all sequences are as long as each other.
   template <class Edit>
@@ -217,6 +234,11 @@ struct CrossAttention {
     detail::attend_batch_backward<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(),
                                         c.v.matrix(), c.o.matrix(), c.lse.data(), d_o.matrix(),
                                         dq.matrix(), dk.matrix(), dv.matrix(), nullptr);
+    for (const auto& s : rows(c)) {
+      for_each_offset(0, dk.matrix().middle_rows(s.key, s.keys), [&](Index i, const Real* row) {
+        add_row(row, data_or_null(gradient.key_offset) + i * K * d);
+      });
+    }
     if constexpr (C.bias) {
       add_bias_gradient<Real, H * d>(dq, gradient.q_bias);
       add_bias_gradient<Real, K * d>(dk, gradient.k_bias);
@@ -239,6 +261,21 @@ struct CrossAttention {
     a.rule.scale = static_cast<Real>(C.scale);
     return a;
   }
+  /// f(i, row) for the keys that have an offset; `first`: which row of the context keys begin with.
+  template <class F>
+  static void for_each_offset(Index first, MatrixView<Real> keys, F f) {
+    if constexpr (C.key_offsets > 0) {
+      for (Index i = first; i < std::min(C.key_offsets, first + keys.rows); ++i) {
+        f(i, keys.row(i - first));
+      }
+    }
+  }
+  static void add_row(const Real* from, Real* to) noexcept {
+    simd::for_each<Real>(K * d, [&](Index c, auto load, auto store) {
+      store(to + c, load(to + c) + load(from + c));
+    });
+  }
+
   /// q, k, v and which rows of them belong together.
   bool project(SequenceView<Real, D> x, SequenceView<Real, N> context, const Batch<NoState>& batch,
                const Batch<NoState>& contexts, Cache& c) const {
@@ -258,8 +295,11 @@ struct CrossAttention {
     for (Index b = 0; b < contexts.count(); ++b) {
       const Index row = contexts.count() == 1 ? 0 : batch.begin(b);
       const Index end = contexts.count() == 1 ? x.rows() : batch.end(b, x.rows());
-      const Index key = contexts.begin(b);
-      c.sequences[b] = {row, end - row, key, contexts.end(b, context.rows()) - key, 0};
+      const Index key = contexts.begin(b), keys = contexts.end(b, context.rows()) - key;
+      c.sequences[b] = {row, end - row, key, keys, 0};
+      for_each_offset(0, c.k.matrix().middle_rows(key, keys), [&](Index i, Real* to) {
+        add_row(data_or_null(key_offset) + i * K * d, to);
+      });
     }
     return true;
   }
