@@ -9,7 +9,10 @@
 #include "../laws.hpp"
 #include "layers.hpp"
 
+#include <algorithm>
 #include <functional>
+#include <string>
+#include <vector>
 
 using namespace limen;
 using namespace parts;
@@ -25,10 +28,13 @@ namespace {
 /// Writes down who passes, and lets the test change the rows.
 struct Listener : TapListener {
   std::string heard;
-  std::function<void(std::string_view, MatrixView<double>)> then;
+  std::function<void(std::string_view, MatrixView<double>)> then, then_back;
 
   void at(std::string_view name, MatrixView<float>) override {
     heard += "float! " + std::string(name);
+  }
+  void back_at(std::string_view name, MatrixView<double> dy) override {
+    if (then_back) then_back(name, dy);
   }
   void at(std::string_view name, MatrixView<double> rows) override {
     heard += std::string(name) + '[' + std::to_string(rows.rows) + 'x' + std::to_string(rows.cols) +
@@ -125,6 +131,54 @@ TEST_CASE("Backward takes what a listener changed for a constant", "[compose][ta
   const double slope = 1 - y(0, 0) * y(0, 0);  // of tanh, at the steered place
   REQUIRE(dx(0, 0) == Approx(slope * get<0>(model.layers).inner.weight(0, 0)));
   REQUIRE(listener.heard == "0.middle[1x2] ");  // backward is not heard
+}
+
+TEST_CASE("In backward a listener hears gradients by the same names", "[compose][tap]") {
+  using Model = Double<Sequential<
+      Tap<"a", Repeat<2, Residual<Tap<"b", Filter<2>>>>>,
+      Gated<Tap<"v", Map<2, 2>>, Tap<"g", Map<2, 2>>>,
+      Branch<Positive, Tap<"no", Bend<2>>, Tap<"yes", Bend<2>>>,
+      Parallel<Join::concat, Tap<"l", Map<2, 2>>, Parallel<Join::product, Tap<"r", Map<2, 1>>>>>>;
+  Random random(1);
+  const auto model = Model::initialized(random);
+  Listener listener;
+  Context run{.taps = &listener};
+  std::vector<std::string> there, back;
+  listener.then = [&](std::string_view name, MatrixView<double>) { there.emplace_back(name); };
+  listener.then_back = [&](std::string_view name, MatrixView<double>) { back.emplace_back(name); };
+  Model::State state{};
+  Model::Cache cache;
+  Model gradient;
+  const auto dy = noise<double, 3>(9, random);
+  model.forward(noise<double, 2>(9, random), Batch<Model::State>(state, &run), cache);
+  REQUIRE(back.empty());
+  model.backward(dy, Batch<Model::State>(state, &run), cache, gradient);
+  REQUIRE(there.size() == 9);
+  std::sort(there.begin(), there.end());
+  std::sort(back.begin(), back.end());
+  REQUIRE(back == there);
+}
+
+TEST_CASE("A listener may change gradients", "[compose][tap]") {
+  using Model = Double<Sequential<Tap<"middle", Map<2, 2>>, Bend<2>>>;
+  Random random(1);
+  const auto model = Model::initialized(random);
+  Listener listener;
+  listener.then_back = [](std::string_view name, MatrixView<double> dy) {
+    REQUIRE(name == "0.middle");
+    dy(0, 1) = 0;
+  };
+  Context run{.taps = &listener};
+  Model::State state{};
+  Model::Cache cache;
+  Model gradient;
+  const Sequence<double, 2> dy{{1, 1}};
+  model.forward(Sequence<double, 2>{{0.3, -0.2}}, Batch<Model::State>(state, &run), cache);
+  model.backward(dy, Batch<Model::State>(state, &run), cache, gradient);
+  const auto& map = get<0>(gradient.layers).inner;
+  REQUIRE(map.bias[0] != 0);
+  REQUIRE(map.bias[1] == 0);
+  REQUIRE(dy(0, 1) == 1);  // the caller's is as it was
 }
 
 TEST_CASE("Taps are not in the names of parameters", "[compose][tap]") {

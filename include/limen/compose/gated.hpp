@@ -118,13 +118,17 @@ struct Gated {
                               Gated& gradient) const
     requires(Trainable<Value> && Trainable<Gate>)
   {
+    if (!fits_cache(dy.rows(), cache.v.rows())) return {};
     const FlushDenormals guard;
+    detail::TapScope in_value(batch.context, "value"), in_gate(batch.context, "gate");
     auto d = dy.copy();
     multiply_rows(cache.g.matrix(), d.matrix());
-    auto dx = value.backward(d, detail::part_of<0>(batch), cache.value, gradient.value);
+    auto dx =
+        value.backward(d, in_value.of(detail::part_of<0>(batch)), cache.value, gradient.value);
     copy_rows(dy.matrix(), d.matrix());
     multiply_rows(cache.v.matrix(), d.matrix());
-    const auto dx_gate = gate.backward(d, detail::part_of<1>(batch), cache.gate, gradient.gate);
+    const auto dx_gate =
+        gate.backward(d, in_gate.of(detail::part_of<1>(batch)), cache.gate, gradient.gate);
     if (dx.rows() != dx_gate.rows()) return {};
     add_rows(dx_gate.matrix(), dx.matrix());
     return dx;

@@ -137,10 +137,14 @@ struct Parallel {
                               Parallel& gradient) const
     requires(Trainable<Layers> && ...)
   {
+    if constexpr (product) {
+      if (!fits_cache(dy.rows(), get<0>(cache.y).rows())) return {};
+    }
     const FlushDenormals guard;
     Sequence<Real, in> dx;
     const bool all = each([&]<std::size_t I>(Position<I>) {
-      auto part = get<I>(layers).backward(share<I>(dy, cache), detail::part_of<I>(batch),
+      detail::TapScope scope(batch.context, detail::position_names<count>[I]);
+      auto part = get<I>(layers).backward(share<I>(dy, cache), scope.of(detail::part_of<I>(batch)),
                                           get<I>(cache.parts), get<I>(gradient.layers));
       if (part.rows() != dy.rows()) return false;
       if constexpr (I == 0) {

@@ -110,6 +110,12 @@ class TapScope final : public TapListener {
   void at(std::string_view name, MatrixView<double> rows) override {
     outer_->at(dotted(name_, name), rows);
   }
+  void back_at(std::string_view name, MatrixView<float> rows) override {
+    outer_->back_at(dotted(name_, name), rows);
+  }
+  void back_at(std::string_view name, MatrixView<double> rows) override {
+    outer_->back_at(dotted(name_, name), rows);
+  }
 
  private:
   std::string_view name_;

@@ -98,7 +98,8 @@ struct Repeat {
   {
     const FlushDenormals guard;
     const auto back = [&](std::size_t i, SequenceView<Real, D> d) {
-      return layers[i].backward(d, part(batch, i), cache[i], gradient.layers[i]);
+      detail::TapScope scope(batch.context, name(i));
+      return layers[i].backward(d, scope.of(part(batch, i)), cache[i], gradient.layers[i]);
     };
     auto dx = back(depth - 1, dy);
     for (std::size_t i = depth - 1; i > 0; --i) dx = back(i - 1, dx);

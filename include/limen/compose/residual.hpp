@@ -93,7 +93,8 @@ struct Residual {
     requires Trainable<L>
   {
     const FlushDenormals guard;
-    auto dx = inner.backward(dy, batch, cache, gradient.inner);
+    detail::TapScope scope(batch.context, "inner");
+    auto dx = inner.backward(dy, scope.of(batch), cache, gradient.inner);
     if (dx.rows() == dy.rows()) add_rows(dy.matrix(), dx.matrix());
     return dx;
   }

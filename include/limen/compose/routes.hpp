@@ -70,6 +70,8 @@ class Routes {
     }
   }
 
+  Index rows() const { return rows_; }
+
   /// Reports and says no if a row wanted a way that there is not.
   bool known(const char* who) const {
     if (unknown_ < 0) return true;
@@ -148,11 +150,14 @@ struct Alternatives {
   static Sequence<Real, in> backward(const Parts& parts, const Routes& routes,
                                      SequenceView<Real, out> dy, const Batch<States>& batch,
                                      const Caches& caches, Parts& gradient) {
+    if (!fits_cache(dy.rows(), routes.rows())) return {};
     Sequence<Real, in> dx;
     const bool all = each([&]<std::size_t I>(Position<I>) {
-      return routes.send(Index{I}, dy, part_of<I>(batch), dx, [&](const auto& rows, auto part) {
-        return get<I>(parts).backward(rows, part, get<I>(caches), get<I>(gradient));
-      });
+      TapScope scope(batch.context, position_names<count>[I]);
+      return routes.send(
+          Index{I}, dy, scope.of(part_of<I>(batch)), dx, [&](const auto& rows, auto part) {
+            return get<I>(parts).backward(rows, part, get<I>(caches), get<I>(gradient));
+          });
     });
     if (!all) return {};
     return dx;

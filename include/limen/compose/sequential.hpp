@@ -56,6 +56,7 @@ struct Sequential {
   using State = Pack<typename Layers::State...>;
 
   Sequence<Scalar, out> forward(SequenceView<Scalar, in> x, Batch<State> batch) const {
+    if (!batch.fits(x.rows())) return {};  // also where no layer has a memory, and asks
     const FlushDenormals guard;
     return through<0>(x, batch);
   }
@@ -82,6 +83,7 @@ struct Sequential {
   Sequence<Scalar, out> forward(Sequence<Scalar, in> x, Batch<State> batch, Cache& cache) const
     requires(Trainable<Layers> && ...)
   {
+    if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
     return through<0>(std::move(x), batch, cache);
   }
@@ -124,7 +126,8 @@ struct Sequential {
   template <std::size_t I, class DY>
   Sequence<Scalar, in> back_through(DY dy, const Batch<State>& batch, const Cache& cache,
                                     Sequential& gradient) const {
-    auto dx = get<I>(layers).backward(dy, detail::part_of<I>(batch), get<I>(cache),
+    detail::TapScope scope(batch.context, detail::position_names<depth>[I]);
+    auto dx = get<I>(layers).backward(dy, scope.of(detail::part_of<I>(batch)), get<I>(cache),
                                       get<I>(gradient.layers));
     if constexpr (I == 0) {
       return dx;

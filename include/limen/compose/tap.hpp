@@ -14,7 +14,8 @@
 ///
 /// Without a listener it costs a comparison. `step` passes taps by, whatever the listener; a stream
 /// under observation runs `forward`, one row at a time. In training the listener sees the forward
-/// pass; backward takes a change for a constant that was added, and hands dy on.
+/// pass; backward takes a change for a constant that was added, and hands dy on, as `back_at` of
+/// the listener leaves it.
 
 #include <algorithm>
 #include <string_view>
@@ -97,7 +98,13 @@ struct Tap {
                               Tap& gradient) const
     requires Trainable<L>
   {
-    return inner.backward(dy, batch, cache, gradient.inner);
+    detail::TapScope scope(batch.context, name.view());
+    if (batch.context == nullptr || batch.context->taps == nullptr) {
+      return inner.backward(dy, batch, cache, gradient.inner);
+    }
+    auto heard = dy.copy();
+    batch.context->taps->back_at(name.view(), heard.matrix());
+    return inner.backward(heard, scope.of(batch), cache, gradient.inner);
   }
 
  private:

@@ -100,7 +100,8 @@ struct AllHeads {
 
   template <std::size_t I, class DY, class Cache>
   auto back(const DY& dy, const Batch<State>& batch, const Cache& cache, Net& gradient) const {
-    return layer<I>().backward(dy, part_of<I>(batch), get<I>(cache),
+    TapScope scope(batch.context, position_names<depth>[I]);
+    return layer<I>().backward(dy, scope.of(part_of<I>(batch)), get<I>(cache),
                                layer_of(get<I>(gradient.parts)));
   }
 
