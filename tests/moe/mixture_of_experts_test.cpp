@@ -125,6 +125,15 @@ TEST_CASE("Equal scores share, and equal experts are one", "[moe]") {
   for (Index i = 0; i < y.size(); ++i) REQUIRE(y.data()[i] == Approx(bare.data()[i]));
 }
 
+TEST_CASE("Half of what is, and half of nothing", "[moe]") {
+  using L = MixtureOfExperts<TopKRouter<pair, double>, Map<2, 2>::with_scalar<double>>;
+  L layer;  // scores are equal; the second expert gives 0
+  for (Index d = 0; d < 2; ++d) layer.experts.layers[0].weight(d, d) = 1;
+  const auto y = forward(layer, Sequence<double, 2>{{3, -8}});
+  REQUIRE(y(0, 0) == 1.5);
+  REQUIRE(y(0, 1) == -4);
+}
+
 TEST_CASE("One expert of one is the bare expert, bit for bit", "[moe]") {
   using L = MixtureOfExperts<TopKRouter<TopKRouterConfig{.d_model = 5, .n_experts = 1, .top_k = 1}>,
                              Ffn<5>>;

@@ -139,6 +139,18 @@ TEST_CASE("Where all rows like one expert best, Sinkhorn shares them out", "[moe
   REQUIRE_THROWS_WITH(router.route(bad, {}, chosen, cache), has_part("row 0"));
 }
 
+TEST_CASE("Sinkhorn's scaling gives rows and experts equal mass", "[moe][router]") {
+  const double z[] = {2, 0, 2, 0, 2, 1, 1, 0};
+  double m[8], v[2], next[2];
+  detail::sinkhorn<double>({z, 4, 2, 2}, 1e-4, 100, v, {m, 4, 2, 2}, next);
+  const double first[] = {0.1556, 0.1556, 0.0944, 0.0944};
+  for (Index t = 0; t < 4; ++t) {
+    const double mass = m[2 * t] * v[0] + m[2 * t + 1] * v[1];
+    REQUIRE(m[2 * t] * v[0] / mass / 4 == Approx(first[t]).epsilon(1e-3));
+    REQUIRE(m[2 * t + 1] * v[1] / mass / 4 == Approx(0.25 - first[t]).epsilon(1e-3));
+  }
+}
+
 namespace {
 using Choice = ExpertChoiceRouter<ExpertChoiceRouterConfig{.d_model = 2, .n_experts = 2}>;
 static_assert(TrainableRouter<Choice> && !StreamingRouter<Choice>);

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include <limen/core/random.hpp>
@@ -136,6 +137,8 @@ struct GateFitOptions {
   Index most_passes = 20;   ///< of K-means; an update that needs all of them is given up
   double tolerance = 1e-4;  ///< K-means ends where no centroid moves more than this + 1e-5 of it
   double noise = 1e-4;      ///< on contexts, so that the map does not hang on them
+  Index starts = 1;         ///< of K-means; the others from contexts drawn at random. The tightest
+                            ///< clusters are kept. The paper has one
 };
 
 /// Sets the gate from contexts and from how well each expert alone serves each environment.
@@ -157,7 +160,7 @@ class GateFit {
             std::to_string(losses.rows())});
       return false;
     }
-    if (!cluster(contexts, random)) {
+    if (!tightest(contexts, random)) {
       centroids_.clear();
       ++given_up_;
       return false;
@@ -176,12 +179,43 @@ class GateFit {
   Index given_up() const { return given_up_; }
 
  private:
-  bool cluster(SequenceView<Real, d> contexts, Random& random) {
-    const Index n = contexts.rows();
+  /// From where the last update ended, or near 0; and from other starts, if there are to be some.
+  bool tightest(SequenceView<Real, d> contexts, Random& random) {
     if (centroids_.size() != static_cast<std::size_t>(E * d)) {
       centroids_.resize(static_cast<std::size_t>(E * d));
       for (double& c : centroids_) c = random.uniform(-1e-3, 1e-3);
     }
+    bool found = cluster(contexts);
+    for (Index start = 1; start < options_.starts && contexts.rows() > 0; ++start) {
+      GateFit other(options_);
+      for (Index j = 0; j < E; ++j) {
+        const auto from = random.below(static_cast<std::uint64_t>(contexts.rows()));
+        for (const Real c :
+             std::span(contexts.row(static_cast<Index>(from)).data(), std::size_t{d})) {
+          other.centroids_.push_back(static_cast<double>(c));
+        }
+      }
+      if (!other.cluster(contexts)) continue;
+      if (found && !(other.spread(contexts) < spread(contexts))) continue;
+      centroids_ = std::move(other.centroids_);
+      clusters_ = std::move(other.clusters_);
+      passes_ = other.passes_;
+      found = true;
+    }
+    return found;
+  }
+
+  /// Distances of all contexts to their centroids, added.
+  double spread(SequenceView<Real, d> contexts) const {
+    double sum = 0;
+    for (Index i = 0; i < contexts.rows(); ++i) {
+      sum += distance(contexts.row(i).data(), clusters_[static_cast<std::size_t>(i)]);
+    }
+    return sum;
+  }
+
+  bool cluster(SequenceView<Real, d> contexts) {
+    const Index n = contexts.rows();
     clusters_.assign(static_cast<std::size_t>(n), 0);
     for (passes_ = 1; passes_ < options_.most_passes; ++passes_) {
       std::vector<double> sums(centroids_.size()), counts(static_cast<std::size_t>(E));
@@ -211,16 +245,21 @@ class GateFit {
     Index best = 0;
     double least = 0;
     for (Index j = 0; j < E; ++j) {
-      double distance = 0;
-      for (Index c = 0; c < d; ++c) {
-        distance += std::abs(static_cast<double>(context[c]) -
-                             centroids_[static_cast<std::size_t>(j * d + c)]);
-      }
-      if (j > 0 && !(distance < least)) continue;
+      const double far = distance(context, j);
+      if (j > 0 && !(far < least)) continue;
       best = j;
-      least = distance;
+      least = far;
     }
     return best;
+  }
+
+  double distance(const Real* context, Index j) const {
+    double sum = 0;
+    for (Index c = 0; c < d; ++c) {
+      sum += std::abs(static_cast<double>(context[c]) -
+                      centroids_[static_cast<std::size_t>(j * d + c)]);
+    }
+    return sum;
   }
 
   /// Each cluster, in order, takes the expert that is left with the least median loss.
