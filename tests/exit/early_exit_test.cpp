@@ -1,6 +1,7 @@
 #include <limen/exit/early_exit.hpp>
 
 #include <limen/compose/sequential.hpp>
+#include <limen/exit/exit_gates.hpp>
 #include <limen/exit/exit_macs.hpp>
 #include <limen/nn/min_gru.hpp>
 
@@ -64,6 +65,71 @@ TEST_CASE("Rows that leave early get what they would get alone, to the bit", "[e
   REQUIRE(some.count[0] > 0);
   REQUIRE(some.count[1] > 0);
   REQUIRE(some.count[2] > 0);
+}
+
+namespace {
+
+/// Without compaction: all layers on all rows, and a mask of those that are still there.
+template <class Net, class Policy>
+typename Net::Left masked(const Net& net, SequenceView<float, Net::in> x, const Policy& policy) {
+  const auto all = net.forward(x, {});
+  typename Net::Left left;
+  left.logits = Sequence<float, Net::classes>(x.rows());
+  left.exit = Buffer<Index>(x.rows());
+  std::vector<exit_memory<Policy>> memory(static_cast<std::size_t>(x.rows()));
+  std::vector<char> gone(static_cast<std::size_t>(x.rows()));
+  for (Index k = 0; k < Net::exits; ++k) {
+    for (Index t = 0; t < x.rows(); ++t) {
+      const auto row = static_cast<std::size_t>(t);
+      const float* z = all.row(t).data() + k * Net::classes;
+      if (gone[row] ||
+          (k + 1 < Net::exits &&
+           !leaves(policy, std::span<const float>(z, std::size_t{Net::classes}), k, memory[row]))) {
+        continue;
+      }
+      gone[row] = 1;
+      std::copy_n(z, Net::classes, left.logits.row_data(t));
+      left.exit[t] = k;
+      ++left.count[static_cast<std::size_t>(k)];
+    }
+  }
+  return left;
+}
+
+}  // namespace
+
+TEST_CASE("Compaction gives what a mask gives, to the bit, with every policy",
+          "[exit][early_exit]") {
+  Random random(1);
+  const auto net = prepare(Wide::initialized(random));
+  ExitGates<2> gates;
+  gates.weight(0, 0) = gates.weight(1, 0) = 400;
+  gates.bias[0] = -400 * 0.16F;
+  gates.bias[1] = -400 * 0.15F;
+  for (const Index rows : {1, 2, 15, 16, 17, 67, 130}) {
+    const auto x = noise<float, 20>(rows, random);
+    const auto check = [&](const char* name, const auto& policy, bool all_exits = true) {
+      INFO(name << ", " << rows << " rows");
+      const auto a = net.run(x, {}, policy), b = masked(net, x, policy);
+      REQUIRE(std::equal(a.exit.begin(), a.exit.end(), b.exit.begin()));
+      REQUIRE(same_bits(a.logits, b.logits));
+      REQUIRE(a.count == b.count);
+      if (all_exits && rows == 130) {
+        for (const Index n : a.count) REQUIRE(n > 0);
+      }
+    };
+    check("confidence", ConfidenceAtLeast{{0.17, 0.15}});
+    check("margin", MarginAtLeast{{0.04, 0.02}});
+    check("entropy", EntropyBelow{{2.25, 2.28}});
+    check("power entropy", PowerEntropyBelow{{2.1, 2.2}});
+    check("normalised entropy", NormalisedEntropyBelow{{0.978, 0.99}});
+    check("patience", Patience{.times = 1}, false);
+    check("gates", gates);
+    check("any of", any_of(ConfidenceAtLeast{{0.18, 0.17}}, Patience{.times = 1}));
+    check("always", AlwaysLeave{}, false);
+    check("never", NeverLeave{}, false);
+    check("own", [](auto z, Index k) { return z[static_cast<std::size_t>(k)] > 0.1F; });
+  }
 }
 
 TEST_CASE("Patience is counted for each row, whoever has left before", "[exit][early_exit]") {
