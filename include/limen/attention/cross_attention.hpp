@@ -103,7 +103,7 @@ struct CrossAttention {
                    std::to_string(state.seen + context.rows())};
     }
     auto k = linear(context, k_proj, data_or_null(k_bias));
-    const auto v = linear(context, v_proj, data_or_null(v_bias));
+    auto v = linear(context, v_proj, data_or_null(v_bias));
     for_each_offset(static_cast<Index>(state.seen), k.matrix(), [&](Index i, Real* row) {
       add_row(data_or_null(key_offset) + i * K * d, row);
     });
