@@ -130,13 +130,11 @@ struct ScanAhead {
   }
 };
 
-/// `Tile` states of a vector of channels through a chunk. With `Keep`, all h and decays are kept.
-template <class Real, int Tile, bool Powers, bool Keep, class Ahead>
+/// `Tile` states of a vector of channels through a chunk.
+template <class Real, int Tile, bool Powers, class Ahead>
 LIMEN_NOINLINE void scan_states(Index rows, const Real* a, Index n0, Real* h, const Real* b,
                                 Index b_row, const Real* c, Index c_row, const Real* delta_rows,
-                                const Real* dx_rows, Real* y_rows, const Ahead* ahead,
-                                [[maybe_unused]] Real* h_kept,
-                                [[maybe_unused]] Real* w_kept) noexcept {
+                                const Real* dx_rows, Real* y_rows, const Ahead* ahead) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   [[maybe_unused]] const Decay<V> exp2;
@@ -161,10 +159,6 @@ LIMEN_NOINLINE void scan_states(Index rows, const Real* a, Index n0, Real* h, co
         if (n + 2 < Tile) w[n % 2] = w[n % 2] * square;
       } else {
         decay = exp2(delta * simd::load<V>(a + n * scan_block));
-      }
-      if constexpr (Keep) {
-        simd::store(h_kept + (t * Tile + n) * lanes, s[n]);
-        simd::store(w_kept + (t * Tile + n) * lanes, decay);
       }
       s[n] = simd::fma(decay, s[n], dx * V(b[n]));
       y[n % 2] = simd::fma(s[n], V(c[n]), y[n % 2]);
@@ -223,11 +217,10 @@ void scan_blocks_of(const SelectiveScan<Real> s, Index first, Index rows, Index 
             {s.x.stride, s.delta.stride, s.z.data != nullptr ? s.z.stride : s.x.stride,
              out.stride}};
         for_each_tile<scan_tile>(N, [&](Index i, auto Tile) {
-          scan_states<Real, Tile, Powers, false>(
-              count, Powers ? s.a + e : s.a + at_state + i * scan_block, i,
-              state + at_state + i * scan_block, s.b.row(t0) + i, s.b.stride, s.c.row(t0) + i,
-              s.c.stride, at.delta + from, at.dx + from, at.y + from, i == 0 ? &ahead : nullptr,
-              nullptr, nullptr);
+          scan_states<Real, Tile, Powers>(count, Powers ? s.a + e : s.a + at_state + i * scan_block,
+                                          i, state + at_state + i * scan_block, s.b.row(t0) + i,
+                                          s.b.stride, s.c.row(t0) + i, s.c.stride, at.delta + from,
+                                          at.dx + from, at.y + from, i == 0 ? &ahead : nullptr);
         });
       }
       for (Index t = 0; t < count; ++t) {

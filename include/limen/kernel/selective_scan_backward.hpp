@@ -7,7 +7,9 @@
 ///
 /// The gradients of B and C are sums over channels, that is, over lanes. They gather in vectors
 /// over a group of channels and are folded once per group: a sum across lanes at every row would
-/// cost more than all the rest.
+/// cost more than all the rest. A tile of states takes all channels of its group before the next
+/// tile starts, so that what gathers stays in the first-level cache; and a group takes all rows
+/// before the next group starts, so that its A and the gradients of A and h stay near.
 
 #include <limen/kernel/selective_scan.hpp>
 
@@ -27,9 +29,9 @@ namespace detail {
 /// Backward keeps decays and states of a chunk, and has more to hold in registers.
 inline constexpr int scan_back_tile = scan_tile / 2;
 
-/// Vectors of channels whose rows are loaded and stored together: whole stretches of a row, which
-/// come from memory faster than single lines of many rows.
-inline constexpr Index scan_back_strip = 4;
+/// Vectors of channels that pass together: whole stretches of a row, which come from memory faster
+/// than single lines, and one set of sums for all of them.
+inline constexpr Index scan_back_vectors = 16;
 
 /// A chunk of one vector of channels on the way back, [rows][lanes] each.
 template <class Real>
@@ -44,22 +46,52 @@ struct ScanBack {
   alignas(64) Real q[size];                         ///< Σ_n q A log2 e
 };
 
-/// What a tile of states leaves for its way back, [scan_chunk][tile][lanes].
+/// What a tile of states leaves for its way back, and gathers; [scan_chunk][tile][lanes].
 template <class Real>
-struct ScanKept {
+struct ScanTile {
   static constexpr Index size = scan_back_tile * scan_chunk * simd::lanes<Real>;
-  alignas(64) Real h[size];  ///< h_{t-1}
-  alignas(64) Real w[size];  ///< exp(δ A)
+  alignas(64) Real h[size];         ///< h_{t-1}
+  alignas(64) Real w[size];         ///< exp(δ A)
+  alignas(64) Real sums[2 * size];  ///< of dB and of dC, in turns: [scan_chunk][2][tile][lanes]
 };
+
+/// `Tile` states of a vector of channels through a chunk, once more: y goes on, decays and the
+/// states before each row are kept, dC gathers dy h.
+template <class Real, int Tile, class Ahead>
+LIMEN_NOINLINE void scan_states_again(Index rows, const Real* a, const Real* h, const Real* b,
+                                      Index b_row, const Real* c, Index c_row, ScanBack<Real>& at,
+                                      const Ahead* ahead, ScanTile<Real>& tile) noexcept {
+  using V = simd::Vec<Real>;
+  constexpr Index lanes = simd::lanes<Real>;
+  const Decay<V> exp2;
+  V s[Tile];
+  LIMEN_UNROLL for (int n = 0; n < Tile; ++n) s[n] = simd::load<V>(h + n * scan_block);
+  for (Index t = 0; t < rows; ++t, b += b_row, c += c_row) {
+    if (ahead != nullptr) ahead->fetch(t);
+    const V delta = simd::load<V>(at.delta + t * lanes), dx = simd::load<V>(at.dx + t * lanes);
+    const V dy = simd::load<V>(at.dy + t * lanes);
+    V y[2] = {simd::load<V>(at.y + t * lanes), V(Real(0))};
+    Real *const h_t = tile.h + t * Tile * lanes, *const w_t = tile.w + t * Tile * lanes;
+    Real* const to_c = tile.sums + (2 * t + 1) * Tile * lanes;
+    LIMEN_UNROLL for (int n = 0; n < Tile; ++n) {
+      const V w = exp2(delta * simd::load<V>(a + n * scan_block));
+      simd::store(h_t + n * lanes, s[n]);
+      simd::store(w_t + n * lanes, w);
+      s[n] = simd::fma(w, s[n], dx * V(b[n]));
+      y[n % 2] = simd::fma(s[n], V(c[n]), y[n % 2]);
+      simd::store(to_c + n * lanes, simd::fma(dy, s[n], simd::load<V>(to_c + n * lanes)));
+    }
+    simd::store(at.y + t * lanes, y[0] + y[1]);
+  }
+}
 
 /// With λ_t = C_t dy_t + w_{t+1} λ_{t+1} and q_t = w_t λ_t h_{t-1}, for `Tile` states of a vector
 /// of channels, from the last row of the chunk to its first:
-///   s_t = Σ_n λ B,  Σ_n q A,  dA += δ q,  sums[t] += λ δ x,  sums[t][N + .] += dy h
+///   s_t = Σ_n λ B,  Σ_n q A,  dA += δ q,  dB += λ δ x
 template <class Real, int Tile>
-LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, const Real* last, Real* lambda,
-                                     Real* da, const Real* b, Index b_row, const Real* c,
-                                     Index c_row, ScanBack<Real>& at, const ScanKept<Real>& kept,
-                                     Real* sums, Index N) noexcept {
+LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, Real* lambda, Real* da,
+                                     const Real* b, Index b_row, const Real* c, Index c_row,
+                                     ScanBack<Real>& at, ScanTile<Real>& tile) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   V l[Tile], d[Tile];
@@ -67,20 +99,16 @@ LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, const Real* last
     l[n] = simd::load<V>(lambda + n * scan_block);
     d[n] = simd::load<V>(da + n * scan_block);
   }
-  const Real* h_after = last;  // h_t; scattered as states are, then as they were kept
-  Index h_step = scan_block;
   for (Index t = rows - 1; t >= 0; --t) {
     const Real *b_t = b + t * b_row, *c_t = c + t * c_row;
     const V dy = simd::load<V>(at.dy + t * lanes), dx = simd::load<V>(at.dx + t * lanes);
     const V delta = simd::load<V>(at.delta + t * lanes);
     V s = simd::load<V>(at.s + t * lanes), q_sum = simd::load<V>(at.q + t * lanes);
-    Real* const row = sums + t * 2 * N * lanes;
-    const Real *h = kept.h + t * Tile * lanes, *w = kept.w + t * Tile * lanes;
+    Real* const to_b = tile.sums + 2 * t * Tile * lanes;
+    const Real *h = tile.h + t * Tile * lanes, *w = tile.w + t * Tile * lanes;
     LIMEN_UNROLL for (int n = 0; n < Tile; ++n) {
-      Real *to_b = row + n * lanes, *to_c = to_b + N * lanes;
       l[n] = simd::fma(dy, V(c_t[n]), l[n]);
-      simd::store(to_c, simd::fma(dy, simd::load<V>(h_after + n * h_step), simd::load<V>(to_c)));
-      simd::store(to_b, simd::fma(l[n], dx, simd::load<V>(to_b)));
+      simd::store(to_b + n * lanes, simd::fma(l[n], dx, simd::load<V>(to_b + n * lanes)));
       s = simd::fma(l[n], V(b_t[n]), s);
       l[n] = l[n] * simd::load<V>(w + n * lanes);
       const V q = l[n] * simd::load<V>(h + n * lanes);
@@ -89,8 +117,6 @@ LIMEN_NOINLINE void scan_states_back(Index rows, const Real* a, const Real* last
     }
     simd::store(at.s + t * lanes, s);
     simd::store(at.q + t * lanes, q_sum);
-    h_after = h;
-    h_step = lanes;
   }
   LIMEN_UNROLL for (int n = 0; n < Tile; ++n) {
     simd::store(lambda + n * scan_block, l[n]);
@@ -112,11 +138,12 @@ void sum_lanes(const Real* from, Index count, Real* to) noexcept {
   for (; i < count; ++i) to[i] = simd::reduce_add(simd::load<V>(from + i * lanes));
 }
 
-/// Rows t0..t0 + count of channels e0..e1, a strip at most; `state` is the one before them.
+/// Rows t0..t0 + count of channels e0..e1, scan_back_vectors at most; `state` is the one before
+/// them, sums of dB and dC go to parts [count][2][N].
 template <class Real>
 void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, Index t0,
-                     Index count, Index e0, Index e1, const Real* state, Real* lambda, Real* sums,
-                     ScanBack<Real>* strip, ScanKept<Real>& kept,
+                     Index count, Index e0, Index e1, const Real* state, Real* lambda, Real* parts,
+                     ScanBack<Real>* group, ScanTile<Real>& tile,
                      const SelectiveScanGradient<Real>& g) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
@@ -126,7 +153,7 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
   const Decay<V> exp2;
   for (Index t = 0; t < count; ++t) {
     const Index to = t * lanes;
-    ScanBack<Real>* at = strip;
+    ScanBack<Real>* at = group;
     for (Index e = e0; e < e1; e += lanes, ++at) {
       const Index n = E - e;
       const V x = simd::load<V>(s.x.row(t0 + t) + e, n);
@@ -152,35 +179,37 @@ void scan_chunk_back(const SelectiveScan<Real>& s, MatrixView<const Real> dout, 
     }
   }
 
+  // The chunk before this one comes while the first tile is computed.
   const MatrixView<const Real> z = gated ? s.z : s.x, dz = gated ? g.z : g.x;
-  ScanBack<Real>* at = strip;
-  for (Index e = e0; e < e1; e += lanes, ++at) {
-    const Index at_state = e / scan_block * N * scan_block + e % scan_block;
-    const Index next = e + scan_back_strip * lanes;
-    const ScanAhead<Real, 7> ahead{
-        {s.x.row(t0) + next, s.delta.row(t0) + next, z.row(t0) + next, dout.row(t0) + next,
-         g.x.row(t0) + next, g.delta.row(t0) + next, dz.row(t0) + next},
-        {s.x.stride, s.delta.stride, z.stride, dout.stride, g.x.stride, g.delta.stride, dz.stride}};
-    for_each_tile<scan_back_tile>(N, [&](Index i, auto Tile) {
-      alignas(64) Real last[Tile * scan_block];
-      const Real* a = s.a + at_state + i * scan_block;
-      for (int k = 0; k < Tile; ++k) {
-        simd::store(last + k * scan_block, simd::load<V>(state + at_state + (i + k) * scan_block));
-      }
+  const Index before = t0 < scan_chunk ? t0 : scan_chunk;
+  for_each_tile<scan_back_tile>(N, [&](Index i, auto Tile) {
+    std::memset(tile.sums, 0, static_cast<std::size_t>(count * 2 * Tile * lanes) * sizeof(Real));
+    ScanBack<Real>* at = group;
+    for (Index e = e0; e < e1; e += lanes, ++at) {
+      const Index from = e / scan_block * N * scan_block + e % scan_block + i * scan_block;
+      const Index t = t0 - before;
+      const ScanAhead<Real, 7> ahead{
+          {s.x.row(t) + e, s.delta.row(t) + e, z.row(t) + e, dout.row(t) + e, g.x.row(t) + e,
+           g.delta.row(t) + e, dz.row(t) + e},
+          {s.x.stride, s.delta.stride, z.stride, dout.stride, g.x.stride, g.delta.stride,
+           dz.stride}};
       const Real *b = s.b.row(t0) + i, *c = s.c.row(t0) + i;
-      scan_states<Real, Tile, false, true>(count, a, i, last, b, s.b.stride, c, s.c.stride,
-                                           at->delta, at->dx, at->y, i == 0 ? &ahead : nullptr,
-                                           kept.h, kept.w);
-      scan_states_back<Real, Tile>(count, a, last, lambda + at_state + i * scan_block,
-                                   g.a + at_state + i * scan_block, b, s.b.stride, c, s.c.stride,
-                                   *at, kept, sums + i * lanes, N);
-    });
-  }
+      scan_states_again<Real, Tile>(count, s.a + from, state + from, b, s.b.stride, c, s.c.stride,
+                                    *at, i == 0 ? &ahead : nullptr, tile);
+      scan_states_back<Real, Tile>(count, s.a + from, lambda + from, g.a + from, b, s.b.stride, c,
+                                   s.c.stride, *at, tile);
+    }
+    Real sums[2 * scan_back_tile * scan_chunk];
+    sum_lanes(tile.sums, count * 2 * Tile, sums);
+    for (Index r = 0; r < 2 * count; ++r) {
+      std::memcpy(parts + r * N + i, sums + r * Tile, sizeof(Real) * std::size_t{Tile});
+    }
+  });
 
   constexpr Real ln2 = Real(0.6931471805599453094L);
   for (Index t = 0; t < count; ++t) {
     const Index from = t * lanes;
-    at = strip;
+    const ScanBack<Real>* at = group;
     for (Index e = e0; e < e1; e += lanes, ++at) {
       const Index n = E - e;
       const V sum = simd::load<V>(at->s + from), x = simd::load<V>(s.x.row(t0 + t) + e, n);
@@ -206,43 +235,37 @@ template <class Real, class F>
 void selective_scan_backward(const SelectiveScan<Real>& s,
                              std::type_identity_t<MatrixView<const Real>> dout, Index count,
                              F&& sequence, const SelectiveScanGradient<Real>& g) {
-  constexpr Index lanes = simd::lanes<Real>;
   const Index E = s.x.cols, N = s.N, T = s.x.rows;
   const Index blocks = scan_blocks(E), size = scan_state_size(E, N), block = N * scan_block;
   // Groups of channels, each with sums of its own, whoever computes them; a thread takes
   // neighbours.
-  const Index groups = blocks < 8 ? blocks : 8;
+  constexpr Index most = detail::scan_back_vectors * simd::lanes<Real> / scan_block;
+  const Index groups = blocks < 8 ? blocks : 8 * ((blocks + 8 * most - 1) / (8 * most));
   const Index threads = Threads::allowed() < groups ? Threads::allowed() : groups;
-  const Index sums_size = scan_chunk * 2 * N * lanes;
-  Buffer<Real> parts(groups * T * 2 * N), resting(size), all_sums(threads * sums_size);
+  Buffer<Real> parts(groups * T * 2 * N), resting(size);
+  Buffer<detail::ScanBack<Real>> all_vectors(threads * detail::scan_back_vectors);
+  Buffer<detail::ScanTile<Real>> tiles(threads);
   const double work_ns = 0.3 * static_cast<double>(T * E * N);
   parallel_for(threads, work_ns, [&](Index thread) {
     const Index g0 = groups * thread / threads, g1 = groups * (thread + 1) / threads;
-    Real* const sums = all_sums.data() + thread * sums_size;
-    detail::ScanBack<Real> strip[detail::scan_back_strip];
-    detail::ScanKept<Real> kept;
-    for (Index i = 0; i < count; ++i) {
-      const ScanSequence<Real, const Real> q = sequence(i);
-      Real* lambda = q.state;
-      if (lambda == nullptr) {
-        lambda = resting.data();
-        const Index p0 = blocks * g0 / groups, p1 = blocks * g1 / groups;
-        std::memset(lambda + p0 * block, 0,
-                    static_cast<std::size_t>((p1 - p0) * block) * sizeof(Real));
-      }
-      for (Index k = (q.rows + scan_chunk - 1) / scan_chunk - 1; k >= 0; --k) {
-        const Index first = k * scan_chunk, t0 = q.first + first;
-        const Index rows = q.rows - first < scan_chunk ? q.rows - first : scan_chunk;
-        for (Index group = g0; group < g1; ++group) {
-          const Index p0 = blocks * group / groups, p1 = blocks * (group + 1) / groups;
-          const Index e1 = p1 * scan_block < E ? p1 * scan_block : E;
-          std::memset(sums, 0, static_cast<std::size_t>(rows * 2 * N * lanes) * sizeof(Real));
-          constexpr Index width = detail::scan_back_strip * lanes;
-          for (Index e = p0 * scan_block; e < e1; e += width) {
-            detail::scan_chunk_back(s, dout, t0, rows, e, e + width < e1 ? e + width : e1,
-                                    q.kept + k * size, lambda, sums, strip, kept, g);
-          }
-          detail::sum_lanes(sums, rows * 2 * N, parts.data() + (group * T + t0) * 2 * N);
+    for (Index group = g0; group < g1; ++group) {
+      const Index p0 = blocks * group / groups, p1 = blocks * (group + 1) / groups;
+      const Index e1 = p1 * scan_block < E ? p1 * scan_block : E;
+      for (Index i = 0; i < count; ++i) {
+        const ScanSequence<Real, const Real> q = sequence(i);
+        Real* lambda = q.state;
+        if (lambda == nullptr) {
+          lambda = resting.data();
+          std::memset(lambda + p0 * block, 0,
+                      static_cast<std::size_t>((p1 - p0) * block) * sizeof(Real));
+        }
+        for (Index k = (q.rows + scan_chunk - 1) / scan_chunk - 1; k >= 0; --k) {
+          const Index first = k * scan_chunk, t0 = q.first + first;
+          const Index rows = q.rows - first < scan_chunk ? q.rows - first : scan_chunk;
+          detail::scan_chunk_back(s, dout, t0, rows, p0 * scan_block, e1, q.kept + k * size, lambda,
+                                  parts.data() + (group * T + t0) * 2 * N,
+                                  all_vectors.data() + thread * detail::scan_back_vectors,
+                                  tiles[thread], g);
         }
       }
     }
