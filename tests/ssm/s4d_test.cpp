@@ -75,22 +75,22 @@ std::vector<double> state_numbers(const typename L::State& state) {
 // The numbers: tests/goldens/ssm_diagonal.py, linear(): a convolution with the kernel of the
 // system.
 TEST_CASE("S4d computes the convolution of its kernel", "[ssm][s4d][golden]") {
-#define LIMEN_CASE(k, N_E, N, form)                                                    \
-  {                                                                                    \
-    namespace g = goldens::ssm::s4d_##k;                                               \
-    constexpr S4dConfig c{.d = N_E, .d_state = N, .rule = Discretization::form};       \
-    const golden::Parameters parameters = {{g::log_dt, g::d_log_dt},                   \
-                                           {g::C, g::d_C},                             \
-                                           {g::log_A_real, g::d_log_A_real},           \
-                                           {g::A_imag, g::d_A_imag},                   \
-                                           {g::D, g::d_D}};                            \
-    golden::check_in_double_and_float<S4d<c>>({g::x, g::y, g::dy, g::dx}, parameters); \
-    golden::check_last_state<S4d<c>>(                                                  \
-        g::x, parameters,                                                              \
-        []<class Real, Index E, Index M>(const S4dState<Real, E, M>& state) {          \
-          return state_numbers<S4d<c, Real>>(state);                                   \
-        },                                                                             \
-        g::state);                                                                     \
+#define LIMEN_CASE(k, N_E, N, form)                                                     \
+  {                                                                                     \
+    namespace g = goldens::ssm::s4d_##k;                                                \
+    static constexpr S4dConfig c{.d = N_E, .d_state = N, .rule = Discretization::form}; \
+    const golden::Parameters parameters = {{g::log_dt, g::d_log_dt},                    \
+                                           {g::C, g::d_C},                              \
+                                           {g::log_A_real, g::d_log_A_real},            \
+                                           {g::A_imag, g::d_A_imag},                    \
+                                           {g::D, g::d_D}};                             \
+    golden::check_in_double_and_float<S4d<c>>({g::x, g::y, g::dy, g::dx}, parameters);  \
+    golden::check_last_state<S4d<c>>(                                                   \
+        g::x, parameters,                                                               \
+        []<class Real, Index E, Index M>(const S4dState<Real, E, M>& state) {           \
+          return state_numbers<S4d<c, Real>>(state);                                    \
+        },                                                                              \
+        g::state);                                                                      \
   }
   LIMEN_CASE(0, 1, 2, zero_order_hold)
   LIMEN_CASE(1, 3, 6, bilinear)
