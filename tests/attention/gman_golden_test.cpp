@@ -51,7 +51,7 @@ void check_as(const golden::Run& run, golden::Numbers parameters, golden::Number
 }
 
 template <GmanConfig C>
-void check(const golden::Run& run, golden::Numbers parameters, golden::Numbers gradients) {
+void agrees(const golden::Run& run, golden::Numbers parameters, golden::Numbers gradients) {
   check_as<Gman<C, double>>(run, parameters, gradients, 1e-10);
   check_as<Gman<C>>(run, parameters, gradients, 1e-3);
 }
@@ -61,14 +61,14 @@ void check(const golden::Run& run, golden::Numbers parameters, golden::Numbers g
 TEST_CASE("Gman is what its equations give in PyTorch", "[attention][gman][golden]") {
   {
     using namespace goldens::graph::gman_least;
-    check<::least>({x, y, dy, dx}, parameters, gradients);
+    agrees<::least>({x, y, dy, dx}, parameters, gradients);
   }
   {
     using namespace goldens::graph::gman_small;
-    check<::small>({x, y, dy, dx}, parameters, gradients);
+    agrees<::small>({x, y, dy, dx}, parameters, gradients);
   }
   {
     using namespace goldens::graph::gman_deep;
-    check<::deep>({x, y, dy, dx}, parameters, gradients);
+    agrees<::deep>({x, y, dy, dx}, parameters, gradients);
   }
 }

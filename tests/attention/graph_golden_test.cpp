@@ -80,8 +80,8 @@ void check_as(const Edges& e, const golden::Run& run,
 }
 
 template <class L>
-void check(const Edges& e, const golden::Run& run,
-           std::initializer_list<golden::Parameter> parameters) {
+void agrees(const Edges& e, const golden::Run& run,
+            std::initializer_list<golden::Parameter> parameters) {
   check_as<L, double>(e, run, parameters, 1e-10);
   check_as<L, float>(e, run, parameters, 2e-5);
 }
@@ -91,25 +91,35 @@ void check(const Edges& e, const golden::Run& run,
 TEST_CASE("GraphAttention is GATConv of PyTorch Geometric", "[attention][graph][golden]") {
   {
     using namespace goldens::graph::gat_least;
-    check<GraphAttention<::least>>(
+    agrees<GraphAttention<::least>>(
         {from, to, false}, {x, y, dy, dx},
         {{lin_weight, d_lin_weight}, {att_src, d_att_src}, {att_dst, d_att_dst}, {bias, d_bias}});
   }
   {
     using namespace goldens::graph::gat_heads;
-    check<GraphAttention<::heads>>(
+    agrees<GraphAttention<::heads>>(
         {from, to, true}, {x, y, dy, dx},
         {{lin_weight, d_lin_weight}, {att_src, d_att_src}, {att_dst, d_att_dst}, {bias, d_bias}});
   }
   {
     using namespace goldens::graph::gat_mean;
-    check<GraphAttention<::mean>>(
+    agrees<GraphAttention<::mean>>(
         {from, to, true}, {x, y, dy, dx},
         {{lin_weight, d_lin_weight}, {att_src, d_att_src}, {att_dst, d_att_dst}});
   }
   {
     using namespace goldens::graph::gat_edges;
-    check<GraphAttention<::edges>>({from, to, true, features, d_features}, {x, y, dy, dx},
+    agrees<GraphAttention<::edges>>({from, to, true, features, d_features}, {x, y, dy, dx},
+                                    {{lin_weight, d_lin_weight},
+                                     {att_src, d_att_src},
+                                     {att_dst, d_att_dst},
+                                     {att_edge, d_att_edge},
+                                     {lin_edge_weight, d_lin_edge_weight},
+                                     {bias, d_bias}});
+  }
+  {
+    using namespace goldens::graph::gat_bare;
+    agrees<GraphAttention<::bare>>({from, to, false, features, d_features}, {x, y, dy, dx},
                                    {{lin_weight, d_lin_weight},
                                     {att_src, d_att_src},
                                     {att_dst, d_att_dst},
@@ -117,48 +127,49 @@ TEST_CASE("GraphAttention is GATConv of PyTorch Geometric", "[attention][graph][
                                     {lin_edge_weight, d_lin_edge_weight},
                                     {bias, d_bias}});
   }
-  {
-    using namespace goldens::graph::gat_bare;
-    check<GraphAttention<::bare>>({from, to, false, features, d_features}, {x, y, dy, dx},
-                                  {{lin_weight, d_lin_weight},
-                                   {att_src, d_att_src},
-                                   {att_dst, d_att_dst},
-                                   {att_edge, d_att_edge},
-                                   {lin_edge_weight, d_lin_edge_weight},
-                                   {bias, d_bias}});
-  }
 }
 
 TEST_CASE("GraphAttentionV2 is GATv2Conv of PyTorch Geometric", "[attention][graph][golden]") {
   {
     using namespace goldens::graph::gatv2_least;
-    check<GraphAttentionV2<::least>>({from, to, false}, {x, y, dy, dx},
-                                     {{lin_l_weight, d_lin_l_weight},
-                                      {lin_l_bias, d_lin_l_bias},
-                                      {lin_r_weight, d_lin_r_weight},
-                                      {lin_r_bias, d_lin_r_bias},
-                                      {att, d_att},
-                                      {bias, d_bias}});
+    agrees<GraphAttentionV2<::least>>({from, to, false}, {x, y, dy, dx},
+                                      {{lin_l_weight, d_lin_l_weight},
+                                       {lin_l_bias, d_lin_l_bias},
+                                       {lin_r_weight, d_lin_r_weight},
+                                       {lin_r_bias, d_lin_r_bias},
+                                       {att, d_att},
+                                       {bias, d_bias}});
   }
   {
     using namespace goldens::graph::gatv2_heads;
-    check<GraphAttentionV2<::heads>>({from, to, true}, {x, y, dy, dx},
-                                     {{lin_l_weight, d_lin_l_weight},
-                                      {lin_l_bias, d_lin_l_bias},
-                                      {lin_r_weight, d_lin_r_weight},
-                                      {lin_r_bias, d_lin_r_bias},
-                                      {att, d_att},
-                                      {bias, d_bias}});
+    agrees<GraphAttentionV2<::heads>>({from, to, true}, {x, y, dy, dx},
+                                      {{lin_l_weight, d_lin_l_weight},
+                                       {lin_l_bias, d_lin_l_bias},
+                                       {lin_r_weight, d_lin_r_weight},
+                                       {lin_r_bias, d_lin_r_bias},
+                                       {att, d_att},
+                                       {bias, d_bias}});
   }
   {
     using namespace goldens::graph::gatv2_mean;
-    check<GraphAttentionV2<::mean>>(
+    agrees<GraphAttentionV2<::mean>>(
         {from, to, true}, {x, y, dy, dx},
         {{lin_l_weight, d_lin_l_weight}, {lin_r_weight, d_lin_r_weight}, {att, d_att}});
   }
   {
     using namespace goldens::graph::gatv2_edges;
-    check<GraphAttentionV2<::edges>>({from, to, true, features, d_features}, {x, y, dy, dx},
+    agrees<GraphAttentionV2<::edges>>({from, to, true, features, d_features}, {x, y, dy, dx},
+                                      {{lin_l_weight, d_lin_l_weight},
+                                       {lin_l_bias, d_lin_l_bias},
+                                       {lin_r_weight, d_lin_r_weight},
+                                       {lin_r_bias, d_lin_r_bias},
+                                       {att, d_att},
+                                       {lin_edge_weight, d_lin_edge_weight},
+                                       {bias, d_bias}});
+  }
+  {
+    using namespace goldens::graph::gatv2_bare;
+    agrees<GraphAttentionV2<::bare>>({from, to, false, features, d_features}, {x, y, dy, dx},
                                      {{lin_l_weight, d_lin_l_weight},
                                       {lin_l_bias, d_lin_l_bias},
                                       {lin_r_weight, d_lin_r_weight},
@@ -166,16 +177,5 @@ TEST_CASE("GraphAttentionV2 is GATv2Conv of PyTorch Geometric", "[attention][gra
                                       {att, d_att},
                                       {lin_edge_weight, d_lin_edge_weight},
                                       {bias, d_bias}});
-  }
-  {
-    using namespace goldens::graph::gatv2_bare;
-    check<GraphAttentionV2<::bare>>({from, to, false, features, d_features}, {x, y, dy, dx},
-                                    {{lin_l_weight, d_lin_l_weight},
-                                     {lin_l_bias, d_lin_l_bias},
-                                     {lin_r_weight, d_lin_r_weight},
-                                     {lin_r_bias, d_lin_r_bias},
-                                     {att, d_att},
-                                     {lin_edge_weight, d_lin_edge_weight},
-                                     {bias, d_bias}});
   }
 }
