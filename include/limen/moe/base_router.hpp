@@ -93,15 +93,15 @@ struct BaseRouter {
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const {
     const auto choose = [&](const Sequence<Real, E>& a, std::int32_t* ids) {
-      if constexpr (C.whole_batch) return share_out(a, 0, a.rows(), ids);
+      if constexpr (C.whole_batch) return share_out(run, a, 0, a.rows(), ids);
       for (Index b = 0; b < run.sequences; ++b) {
-        if (!share_out(a, run.begin(b), run.end(b, a.rows()), ids)) return false;
+        if (!share_out(run, a, run.begin(b), run.end(b, a.rows()), ids)) return false;
       }
       return true;
     };
     if (!scores.route_by(x, run, chosen, cache, choose)) return false;
     for (Index t = 0; t < x.rows(); ++t) {
-      if (std::isnan(chosen.weight(t, 0))) return detail::bad_scores(t, 1);
+      if (std::isnan(chosen.weight(t, 0))) return detail::bad_scores(run, t, 1);
     }
     return true;
   }
@@ -114,7 +114,8 @@ struct BaseRouter {
   }
 
  private:
-  static bool share_out(const Sequence<Real, E>& a, Index first, Index end, std::int32_t* ids) {
+  static bool share_out(const RoutingRun& run, const Sequence<Real, E>& a, Index first, Index end,
+                        std::int32_t* ids) {
     const Index rows = end - first;
     if (rows % E != 0) {
       fail({"BaseRouter: rows to share out", "a multiple of " + std::to_string(E) + " experts",
@@ -133,7 +134,7 @@ struct BaseRouter {
         least = any ? std::min(least, v) : v;
         row = any = true;
       }
-      if (!row) return detail::bad_scores(t, 1);
+      if (!row) return detail::bad_scores(run, t, 1);
     }
     for (double& v : affinity) v = std::isfinite(v) ? v : least;
     const BalancedAssignment best({affinity.data(), rows, E, E});

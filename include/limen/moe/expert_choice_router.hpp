@@ -82,7 +82,7 @@ struct ExpertChoiceRouter {
     std::copy_n(cache.g.data(), rows * E, chosen.weight.data());
     for (Index t = 0; t < rows; ++t) {  // softmax makes all of a row NaN, or none
       if (!std::isnan(cache.g(t, 0))) continue;
-      if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(t, 1);
+      if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(run, t, 1);
       chosen.expert[t * E] = 0;
     }
     Buffer<Index> order(rows);

@@ -75,11 +75,12 @@ struct MixerRouter {
     double loss = 0;
   };
 
-  bool route(SequenceView<Real, D> x, const RoutingRun&, Chosen& chosen) const {
+  bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen) const {
     chosen.resize(x.rows());
     for (Index t = 0; t < x.rows(); ++t) {
       std::int32_t* const ids = chosen.expert.data() + t * K;
-      if (!choose(x.row(t).data(), ids, chosen.weight.row_data(t))) return detail::bad_scores(t, 1);
+      if (!choose(x.row(t).data(), ids, chosen.weight.row_data(t)))
+        return detail::bad_scores(run, t, 1);
     }
     return true;
   }

@@ -81,8 +81,8 @@ struct NoisyTopKRouter {
 
   using Chosen = Assignment<Real, K>;
 
-  bool route(SequenceView<Real, D> x, const RoutingRun&, Chosen& chosen) const {
-    return choose_all(linear(inner(x), weight), chosen, nullptr);
+  bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen) const {
+    return choose_all(run, linear(inner(x), weight), chosen, nullptr);
   }
 
   void route_row(VectorView<Real, D> x, std::int32_t* ids, Real* weights) const noexcept {
@@ -130,7 +130,7 @@ struct NoisyTopKRouter {
     auto h = z;
     for (Index i = 0; i < h.size(); ++i) h.data()[i] += cache.n.data()[i] * s.data()[i];
     Buffer<std::int32_t> order(rows * beaten);
-    if (!choose_all(h, chosen, order.data())) return false;
+    if (!choose_all(run, h, chosen, order.data())) return false;
     cache.loss = importance_loss(chosen, cache.dweight);
     cache.loss += load_loss(z, s, h, order.data(), cache);
     return true;
@@ -192,14 +192,15 @@ struct NoisyTopKRouter {
     return sound && std::isfinite(sum);
   }
 
-  static bool choose_all(const Sequence<Real, E>& h, Chosen& chosen, std::int32_t* orders) {
+  static bool choose_all(const RoutingRun& run, const Sequence<Real, E>& h, Chosen& chosen,
+                         std::int32_t* orders) {
     chosen.resize(h.rows());
     for (Index t = 0; t < h.rows(); ++t) {
       std::int32_t mine[beaten];
       std::int32_t* const order = orders == nullptr ? mine : orders + t * beaten;
       Real* const w = chosen.weight.row_data(t);
       if (!choose(h.row(t).data(), order, w)) {
-        if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(t, K);
+        if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(run, t, K);
         for (Index j = 0; j < K; ++j) w[j] = std::numeric_limits<Real>::quiet_NaN();
       }
       for (Index j = 0; j < K; ++j) chosen.expert[t * K + j] = order[j];

@@ -42,6 +42,7 @@ struct RoutingRun {
   const Index* offsets = nullptr;  ///< null: one sequence
   Index sequences = 1;
   Context* context = nullptr;
+  const Index* numbers = nullptr;  ///< of the rows, for messages; null: their positions
 
   Index begin(Index b) const { return offsets == nullptr ? 0 : offsets[b]; }
   Index end(Index b, Index rows) const { return offsets == nullptr ? rows : offsets[b + 1]; }
@@ -113,7 +114,8 @@ inline bool bad_number(const char* what, Index row, Index n, double found) {
 }
 
 /// Reports that a row can not be routed.
-inline bool bad_scores(Index row, Index k) {
+inline bool bad_scores(const RoutingRun& run, Index row, Index k) {
+  if (run.numbers != nullptr) row = run.numbers[row];
   fail({"scores of row " + std::to_string(row),
         "at least " + std::to_string(k) + " finite ones and no NaN", "others"});
   return false;

@@ -105,8 +105,9 @@ struct SinkhornRouter {
     return scores.route_by(x, run, chosen, cache,
                            [&](const Sequence<Real, E>& z, std::int32_t* ids) {
                              for (Index b = 0; b < run.sequences; ++b) {
-                               if (!choose(z, run.begin(b), run.end(b, z.rows()), ids))
+                               if (!choose(run, z, run.begin(b), run.end(b, z.rows()), ids)) {
                                  return false;
+                               }
                              }
                              return true;
                            });
@@ -119,10 +120,11 @@ struct SinkhornRouter {
   }
 
  private:
-  static bool choose(const Sequence<Real, E>& z, Index first, Index end, std::int32_t* ids) {
+  static bool choose(const RoutingRun& run, const Sequence<Real, E>& z, Index first, Index end,
+                     std::int32_t* ids) {
     for (Index t = first; t < end; ++t) {
       for (Index e = 0; e < E; ++e) {
-        if (!std::isfinite(z(t, e))) return detail::bad_scores(t, E);
+        if (!std::isfinite(z(t, e))) return detail::bad_scores(run, t, E);
       }
     }
     const Index rows = end - first;

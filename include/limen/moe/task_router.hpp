@@ -162,7 +162,7 @@ struct TaskGates {
     return mine;
   }
   static RoutingRun run_of(const Dispatch& plan, Index n, const RoutingRun& run) {
-    return {plan.offsets(n), run.sequences, run.context};
+    return {plan.offsets(n), run.sequences, run.context, plan.rows_of(n)};
   }
   static void put(const Dispatch& plan, Index n, const Chosen& mine, Chosen& all) {
     scatter_rows(mine.weight.matrix(), plan.rows_of(n), all.weight.matrix());

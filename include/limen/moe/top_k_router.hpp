@@ -100,7 +100,7 @@ struct TopKRouter {
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen) const {
     const auto z = logits(x);
     detail::tell_scores(run.context, z);
-    return choose_all(z, chosen);
+    return choose_all(run, z, chosen);
   }
 
   /// x [D] -> ids [K], weights [K]; NaN weights where the scores name no K experts.
@@ -122,7 +122,7 @@ struct TopKRouter {
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const {
     cache.z = logits(x);
     detail::tell_scores(run.context, cache.z);
-    if (!choose_all(cache.z, chosen)) return false;
+    if (!choose_all(run, cache.z, chosen)) return false;
     add_losses(run, chosen, cache);
     return true;
   }
@@ -179,12 +179,12 @@ struct TopKRouter {
     }
   }
 
-  bool choose_all(const Sequence<Real, E>& z, Chosen& chosen) const {
+  bool choose_all(const RoutingRun& run, const Sequence<Real, E>& z, Chosen& chosen) const {
     chosen.resize(z.rows());
     for (Index t = 0; t < z.rows(); ++t) {
       Real* const w = chosen.weight.row_data(t);
       if (choose(z.row(t).data(), chosen.expert.data() + t * K, w)) continue;
-      if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(t, K);
+      if constexpr (C.bad_scores == BadScores::report) return detail::bad_scores(run, t, K);
       for (Index j = 0; j < K; ++j) w[j] = std::numeric_limits<Real>::quiet_NaN();
     }
     return true;
