@@ -1,7 +1,9 @@
 // Mixtures of gated experts, d 512, hidden 1024 each, beside one gated layer with the hidden width
-// of all that a row passes: the same active work. Work: flops of the experts.
+// of all that a row passes (the same active work), and beside the time in which the weights of the
+// chosen experts are only read. Work: flops of the experts, or bytes of their weights.
 
 #include <limen/moe/mixture_of_experts.hpp>
+#include <limen/moe/special_experts.hpp>
 #include <limen/moe/top_k_router.hpp>
 #include <limen/nn/gated_linear.hpp>
 
@@ -9,19 +11,46 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace {
 
 using namespace limen;
 
 constexpr Index D = 512, H = 1024;
+constexpr double row_flops = 6.0 * D * H, expert_bytes = 3.0 * D * H * sizeof(float);
 
 template <Index E, Index K>
-using Mixture = MixtureOfExperts<
-    TopKRouter<TopKRouterConfig{.d_model = D, .n_experts = E, .top_k = K, .normalise = true}>,
-    GatedLinear<GatedLinearConfig{.d_model = D, .d_hidden = H}>>;
+using Route =
+    TopKRouter<TopKRouterConfig{.d_model = D, .n_experts = E, .top_k = K, .normalise = true}>;
+using Expert = GatedLinear<GatedLinearConfig{.d_model = D, .d_hidden = H}>;
+template <Index E, Index K>
+using Mixture = MixtureOfExperts<Route<E, K>, Expert>;
 template <Index K>
 using Dense = GatedLinear<GatedLinearConfig{.d_model = D, .d_hidden = K* H}>;
+
+/// Every row to expert 0 and to one of the others in turn: expert 0 has half of the work.
+template <class S>
+struct Skewed {
+  static constexpr Index in = D, experts = 8, slots = 2;
+  static constexpr bool causal = true, uses_every_slot = true;
+  using Scalar = real_of<S>;
+  template <class T>
+  using with_scalar = Skewed<T>;
+  template <class F, class... L>
+  static constexpr void visit(F&&, L&...) {}
+  static Skewed initialized(Random&) { return {}; }
+
+  bool route(SequenceView<Scalar, D> x, const RoutingRun&, Assignment<Scalar, 2>& to) const {
+    to.resize(x.rows());
+    for (Index t = 0; t < x.rows(); ++t) {
+      to.expert[2 * t] = 0;
+      to.expert[2 * t + 1] = static_cast<std::int32_t>(1 + t % 7);
+      to.weight(t, 0) = to.weight(t, 1) = Scalar(0.5);
+    }
+    return true;
+  }
+};
 
 Sequence<float, D> noise(Index rows) {
   Random random(1);
@@ -30,72 +59,167 @@ Sequence<float, D> noise(Index rows) {
   return x;
 }
 
+/// A layer to learn; of a mixture all experts hold the same numbers, each its own.
 template <class L>
-void register_forward(const std::string& name, Index rows, double flops, int threads = 1) {
+std::unique_ptr<L> learning() {
+  Random random(1);
+  auto layer = std::make_unique<L>();
+  if constexpr (requires { layer->experts; }) {
+    layer->router = decltype(layer->router)::initialized(random);
+    const auto one = L::First::initialized(random);
+    for (auto& expert : layer->experts.layers) expert = one;
+  } else {
+    *layer = L::initialized(random);
+  }
+  return layer;
+}
+
+/// Its inference form, made once: some fill a gigabyte. The learning form is never whole.
+template <class L>
+const prepared_form<L>& ready() {
+  static const auto fast = [] {
+    Random random(1);
+    auto layer = std::make_unique<prepared_form<L>>();
+    if constexpr (requires { layer->experts; }) {
+      prepare_into(layer->router, decltype(L::router)::initialized(random));
+      const auto one = L::First::initialized(random);
+      for (auto& expert : layer->experts.layers) prepare_into(expert, one);
+    } else {
+      prepare_into(*layer, L::initialized(random));
+    }
+    return layer;
+  }();
+  return *fast;
+}
+
+template <class L>
+void register_forward(const std::string& name, Index rows, double work, int threads = 1) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& run) {
     const Threads allowed(threads);
-    Random random(1);
-    const auto layer = prepare(L::initialized(random));
+    const auto& layer = ready<L>();
     const auto x = noise(rows);
     for (auto _ : run) benchmark::DoNotOptimize(forward(layer, x).data());
-    run.counters["work"] = flops;
+    run.counters["work"] = work;
     run.counters["threads"] = threads;
   })->UseRealTime();
 }
 
 template <class L>
-void register_step(const std::string& name, double flops) {
+void register_step(const std::string& name, double work) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& run) {
-    Random random(1);
-    const auto layer = prepare(L::initialized(random));
+    const auto& layer = ready<L>();
     const auto x = noise(1);
     typename L::State state;
     for (auto _ : run) benchmark::DoNotOptimize(layer.step(x.row(0), state));
-    run.counters["work"] = flops;
+    run.counters["work"] = work;
   });
 }
 
-template <class L>
-void register_training(const std::string& name, Index rows, double flops) {
+/// So many bytes read, nothing else.
+void register_reading(const std::string& name, auto bytes) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& run) {
-    Random random(1);
-    const auto layer = std::make_unique<L>(L::initialized(random));
+    using V = simd::Vec<float>;
+    constexpr Index step = 8 * simd::lanes<float>;
+    const double work = bytes();
+    Buffer<float> x(static_cast<Index>(work) / static_cast<Index>(sizeof(float)));
+    for (float& v : x) v = 1;
+    for (auto _ : run) {
+      V sum[8]{};
+      for (Index i = 0; i + step <= x.size(); i += step) {
+        LIMEN_UNROLL for (Index k = 0; k < 8; ++k) {
+          sum[k] = simd::max(sum[k], simd::load<V>(x.data() + i + k * simd::lanes<float>));
+        }
+      }
+      for (const V& s : sum) benchmark::DoNotOptimize(simd::reduce_max(s));
+    }
+    run.counters["work"] = work;
+  });
+}
+
+/// Of the experts that `noise` chooses.
+template <class L>
+double bytes_chosen(Index rows) {
+  Assignment<float, L::K> chosen;
+  ready<L>().router.route(noise(rows), {}, chosen);
+  std::vector<bool> used(std::size_t{L::E});
+  double bytes = 0;
+  for (const std::int32_t e : chosen.expert) {
+    if (!used[static_cast<std::size_t>(e)]) bytes += expert_bytes;
+    used[static_cast<std::size_t>(e)] = true;
+  }
+  return bytes;
+}
+
+enum class Pass { both, forward, backward };
+
+template <class L>
+void register_training(const std::string& name, Index rows, double flops, Pass pass) {
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& run) {
+    const auto layer = learning<L>();
     const auto gradient = std::make_unique<L>();
     typename L::Cache cache;
     const auto x = noise(rows), dy = noise(rows);
+    forward(*layer, Sequence<float, D>(x), cache);
     for (auto _ : run) {
-      forward(*layer, Sequence<float, D>(x), cache);
-      benchmark::DoNotOptimize(backward(*layer, dy, cache, *gradient).data());
+      if (pass != Pass::backward) {
+        benchmark::DoNotOptimize(forward(*layer, Sequence<float, D>(x), cache).data());
+      }
+      if (pass != Pass::forward) {
+        benchmark::DoNotOptimize(backward(*layer, dy, cache, *gradient).data());
+      }
     }
-    run.counters["work"] = 3 * flops;
+    run.counters["work"] = flops * (pass == Pass::both ? 3 : pass == Pass::backward ? 2 : 1);
   });
 }
 
 template <Index E, Index K>
 void register_mixture() {
+  using L = Mixture<E, K>;
   const std::string kind = "/E" + std::to_string(E) + "k" + std::to_string(K);
-  const double row = 6.0 * static_cast<double>(D * H * K);
-  const auto both = [&](const std::string& name, auto enter) {
-    enter(name, static_cast<Mixture<E, K>*>(nullptr));
-    enter("peer:dense:" + name, static_cast<Dense<K>*>(nullptr));
-  };
+  const double row = row_flops * static_cast<double>(K);
   for (const Index rows : {1, 32, 512}) {
-    const std::string size = kind + "/" + std::to_string(rows);
+    const std::string name = "moe.layer" + kind + "/" + std::to_string(rows);
     const double flops = row * static_cast<double>(rows);
-    both("moe.layer" + size,
-         [&]<class L>(const std::string& name, L*) { register_forward<L>(name, rows, flops); });
-    both("moe.layer" + size + "/threads:2",
-         [&]<class L>(const std::string& name, L*) { register_forward<L>(name, rows, flops, 2); });
+    for (const int threads : {1, 2}) {
+      const std::string suffix = threads > 1 ? "/threads:2" : "";
+      register_forward<L>(name + suffix, rows, flops, threads);
+      register_forward<Dense<K>>("peer:dense:" + name + suffix, rows, flops, threads);
+    }
+    if (rows <= 32) {
+      register_reading("peer:read:" + name, [rows] { return bytes_chosen<L>(rows); });
+    }
   }
-  both("moe.train" + kind + "/512",
-       [&]<class L>(const std::string& name, L*) { register_training<L>(name, 512, 512 * row); });
-  both("moe.step" + kind,
-       [&]<class L>(const std::string& name, L*) { register_step<L>(name, row); });
+  const std::string many = kind + "/512";
+  register_training<L>("moe.train" + many, 512, 512 * row, Pass::both);
+  register_training<Dense<K>>("peer:dense:moe.train" + many, 512, 512 * row, Pass::both);
+  register_training<L>("moe.backward" + many, 512, 512 * row, Pass::backward);
+  register_training<L>("peer:forward:moe.backward" + many, 512, 512 * row, Pass::forward);
+  // Scores, choice, sorting, gathering, weighted sum: the layer without what its experts do.
+  using Bare = MixtureOfExperts<Route<E, K>, Identity<IdentityConfig{.d = D}>>;
+  register_forward<Bare>("moe.routing" + many, 512, 512.0 * D * K * sizeof(float));
+  register_forward<L>("peer:layer:moe.routing" + many, 512, 512 * row);
+}
+
+template <Index E, Index K>
+void register_steps() {
+  const std::string name = "moe.step/E" + std::to_string(E) + "k" + std::to_string(K);
+  register_step<Mixture<E, K>>(name, expert_bytes * static_cast<double>(K));
+  register_step<Dense<K>>("peer:dense:" + name, expert_bytes * static_cast<double>(K));
+  register_reading("peer:read:" + name, [] { return expert_bytes * static_cast<double>(K); });
 }
 
 [[maybe_unused]] const bool registered = [] {
   register_mixture<8, 2>();
   register_mixture<64, 8>();
+  register_steps<8, 2>();
+  register_steps<64, 2>();
+  register_steps<256, 2>();
+  register_steps<64, 8>();
+  using Half = MixtureOfExperts<Skewed<float>, Expert>;
+  for (const int threads : {1, 2}) {
+    const std::string suffix = threads > 1 ? "/threads:2" : "";
+    register_forward<Half>("moe.skewed/E8k2/512" + suffix, 512, 512 * 2 * row_flops, threads);
+  }
   return true;
 }();
 
