@@ -110,7 +110,7 @@ inline Gates trained_gates(const Net& net, const Parts& parts, double lambda, Ne
   Random random(1);
   Gates gates = Gates::initialized(random);
   JeiTraining training(frozen, gates, jei_costs(work, 10),
-                       {.lambda = lambda, .warm_up = 0, .epochs = 80, .block = 3, .rate = 0.05});
+                       {.lambda = lambda, .warm_up = 0, .epochs = 60, .block = 3, .rate = 0.005});
   training.fit(parts.validation.rows(), parts.validation.rows()).value();
   with_heads.parts = frozen.parts;
   return gates;
