@@ -42,7 +42,7 @@ inline constexpr Index slice_depth = 256;
 inline constexpr Index block_rows = 512;
 /// So much of a panel is asked for before it is needed, where it is needed only once.
 template <class Real>
-inline constexpr Index rows_ahead = 1024 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
+inline constexpr Index rows_ahead = 4096 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
 
 template <class Real>
 struct Product {
@@ -88,6 +88,16 @@ LIMEN_NOINLINE void edge_tile(Tile<Real> tile, TileJob<Real> job, Index rows,
   }
   tile(job);
   copy_rows(y, width, to, to_row, rows, columns);
+}
+
+/// Sums that start from y wait for it: the rows of the next tile are asked for during this one.
+template <class Real>
+LIMEN_INLINE void ask_for_rows(const MatrixView<Real>& y, Index first, Index end, Index column,
+                               Index columns) noexcept {
+  constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
+  for (Index r = first; r < end; ++r) {
+    for (Index c = 0; c < columns; c += line) simd::prefetch(y.row(r) + column + c);
+  }
 }
 
 /// Rows m0..m1 and panels p0..p1 of y. `packed` holds `group` slices of panels where the right
@@ -160,6 +170,8 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
           job.a = q.a + m * q.a_row + k0 * q.a_col;
           job.y = q.y.row(m) + p * width;
           const Tile<Real> tile = tile_for<Real>(rows, count, chains);
+          if (job.add)
+            ask_for_rows(q.y, m + height, smaller(m1, m + 2 * height), p * width, columns);
           if (columns == count * width) {
             tile(job);
           } else {
