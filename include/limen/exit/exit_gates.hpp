@@ -93,10 +93,10 @@ struct ExitGates {
   }
 
   static ExitGates initialized(Random& random) {
-    ExitGates gates;
-    fill_uniform(gates.weight, 0.5, random);
-    fill_uniform(gates.bias, 0.5, random);
-    return gates;
+    ExitGates fresh;
+    fill_uniform(fresh.weight, 0.5, random);
+    fill_uniform(fresh.bias, 0.5, random);
+    return fresh;
   }
 
   /// a_l = w_l · f + b_l, l from 0
