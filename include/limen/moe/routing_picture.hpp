@@ -35,7 +35,7 @@ std::string heat_map(const std::string& title, const char* line_name, const char
   put("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
       "font-family=\"sans-serif\" font-size=\"12\">\n",
       left + width + 16, top + height + 32);
-  put("<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n");
+  svg += "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
   svg += "<text x=\"64\" y=\"24\" font-size=\"14\">";
   for (const char c : title) svg += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
   svg += "</text>\n";
