@@ -16,6 +16,7 @@
 
 #include <span>
 #include <string>
+#include <type_traits>
 
 #include <limen/core/error.hpp>
 #include <limen/kernel/attention.hpp>
@@ -185,7 +186,8 @@ bool fits_maps(const AttentionMaps<Real>& maps, Index b, std::span<const Index> 
 
 /// P[b, :, :, columns] += by: a word counts more, or less. Its derivative is the identity.
 template <class Real>
-void emphasise(AttentionMaps<Real>& maps, Index b, std::span<const Index> columns, Real by) {
+void emphasise(AttentionMaps<Real>& maps, Index b, std::span<const Index> columns,
+               std::type_identity_t<Real> by) {
   if (!detail::fits_maps(maps, b, columns)) return;
   for (Index h = 0; h < maps.heads(); ++h) {
     const auto p = maps(b, h);
@@ -199,7 +201,7 @@ void emphasise(AttentionMaps<Real>& maps, Index b, std::span<const Index> column
 /// derivative is the same edit of dP.
 template <class Real>
 void fade(AttentionMaps<Real>& maps, Index b, Index first, Index last,
-          std::span<const Index> columns, Real by) {
+          std::span<const Index> columns, std::type_identity_t<Real> by) {
   if (!detail::fits_maps(maps, b, columns)) return;
   if (first < 0 || first > last || last > maps.queries()) {
     fail({"rows of attention maps", "0 to " + std::to_string(maps.queries()) + ", ascending",

@@ -1,16 +1,14 @@
 #pragma once
 /// @file  Trainer: mini-batches, threads, checkpoints, and when to stop.
 ///
-///     Trainer<Model, AdamW<Model>> trainer(model, AdamW<Model>({.rate = 3e-3}),
-///                                          {.decay = Decay::cosine, .total = 900},
-///                                          {.batch = 64, .epochs = 40, .last =
-///                                          "last.safetensors"});
+///     Trainer<Model, AdamW<Model>> trainer(
+///         model, AdamW<Model>({.rate = 3e-3}), {.decay = Decay::cosine, .total = 900},
+///         {.batch = 64, .epochs = 40, .last = "last.safetensors"});
 ///     auto fit = trainer.fit(data, training, loss, measure);
 ///
 ///   data      data[i] gives the rows of sequence i (Sequences, or anything of yours)
-///   loss      loss(y, shard) gives a Loss; `shard` says whose rows y are. Called by several
-///   threads. measure   measure(model) gives a number to make small, such as the error on other
-///   data
+///   loss      loss(y, shard) gives a Loss; `shard` says whose rows y are. Threads call it.
+///   measure   measure(model) gives a number to make small, such as the error on other data
 ///
 /// A mini-batch is cut into `.shards` parts (data_parallel.hpp), so the number of threads does not
 /// change a bit. What is drawn depends on (seed, step, shard) and (seed, epoch) alone, so a run
