@@ -1,0 +1,238 @@
+#pragma once
+/// @file  Which channels of a layer an input needs: a gate g [T x O] from its input x [T x P I].
+///
+///   s = mean_p |x_p|                       saliency of each input channel, [I]
+///   e = W s + b                            W [O x I], b [O]
+///
+///   kind               g                                                 way back
+///   top                relu(e) of the ceil(δ O) largest, else 0          through what is kept
+///   straight_through   1[e > 0]                                          dL/de := dL/dg σ'(e)
+///   gumbel             1[ẽ > 0], ẽ = e + log u - log(1 - u)              dL/dg σ'(ẽ / τ) / τ
+///   filter             1[e > 0], e = W softmax(mean_p x_p) + b           none:
+///   filter_selection.hpp
+///
+/// Of equals the lower channel is kept. u is drawn in (0, 1) from the run's generator; without one,
+/// and in inference, ẽ = e. `.soft` is the twin of the middle two that has the same way back and is
+/// a function with that slope: g = σ(e), σ(ẽ / τ).
+///
+/// Gao et al., "Dynamic channel pruning: feature boosting and suppression", arXiv:1810.05331;
+/// Bengio et al., arXiv:1308.3432; Jang et al., arXiv:1611.01144; Elkerdawy et al.,
+/// arXiv:2110.08232.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <limen/core/initialize.hpp>
+#include <limen/core/layer.hpp>
+#include <limen/core/prepared.hpp>
+#include <limen/kernel/softmax.hpp>
+#include <limen/nn/linear.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+enum class GateKind { filter, top, straight_through, gumbel };
+
+struct ChannelGateConfig {
+  Index d_in = 0;                    ///< I, channels
+  Index d_out = 0;                   ///< O
+  Index positions = 1;               ///< P, of the input
+  GateKind kind = GateKind::filter;  ///< how it decides
+  double density = 0.5;              ///< δ of `top`, in (0, 1]
+  double tau = 2.0 / 3;              ///< τ of `gumbel`
+  bool soft = false;                 ///< the twin without a decision
+  double bias = 1;                   ///< b at the start: above 0, else nothing would be open
+};
+
+template <ChannelGateConfig C, class S = float>
+struct ChannelGate {
+  static_assert(C.d_in > 0 && C.d_out > 0 && C.positions > 0,
+                "ChannelGate: sizes must be positive");
+  static_assert(C.density > 0 && C.density <= 1, "ChannelGate: .density must be in (0, 1]");
+  static_assert(C.tau > 0, "ChannelGate: .tau must be positive");
+  static_assert(!C.soft || C.kind == GateKind::straight_through || C.kind == GateKind::gumbel,
+                "ChannelGate: only straight_through and gumbel have a .soft twin");
+
+  static constexpr ChannelGateConfig config = C;
+  static constexpr Index I = C.d_in, O = C.d_out, P = C.positions, in = P * I, out = O;
+  /// Channels that `top` keeps:  ceil(δ O)
+  static constexpr Index kept = [] {
+    const double share = C.density * static_cast<double>(O);
+    const auto whole = static_cast<Index>(share);
+    return static_cast<double>(whole) < share ? whole + 1 : whole;
+  }();
+  using Scalar = real_of<S>;
+  using Real = Scalar;
+  template <class T>
+  using with_scalar = ChannelGate<C, T>;
+
+  // ── What it has learned ────────────────────────────────────────────────────────────────────────
+  Weight<S, O, I> weight;  ///< W
+  Tensor<Real, O> bias;    ///< b
+
+  template <class F, class... L>
+  static constexpr void visit(F&& f, L&... l) {
+    f("weight", l.weight...);
+    f("bias", l.bias...);
+  }
+
+  static ChannelGate initialized(Random& random) {
+    ChannelGate gate;
+    fill_fan_in(gate.weight, random);
+    fill(gate.bias, C.bias);
+    return gate;
+  }
+
+  static constexpr Index macs(Index rows) { return rows * I * O; }
+
+  // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
+  using State = NoState;
+
+  Sequence<Real, O> forward(SequenceView<Real, in> x, Batch<State>) const {
+    const FlushDenormals guard;
+    Sequence<Real, O> g(x.rows());
+    for (Index t = 0; t < x.rows(); ++t) one(x.row(t), g.row_data(t));
+    return g;
+  }
+  Vector<Real, O> step(VectorView<Real, in> x, State&) const noexcept {
+    const FlushDenormals guard;
+    Vector<Real, O> g;
+    one(x, g.data());
+    return g;
+  }
+
+  // ── Training ───────────────────────────────────────────────────────────────────────────────────
+  struct Cache {
+    Sequence<Real, in> x;  ///< [T x P I]
+    Sequence<Real, I> u;   ///< [T x I], what W sees
+    Sequence<Real, O> e;   ///< [T x O], with its noise
+  };
+
+  Sequence<Real, O> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const
+    requires(!is_prepared<S>)
+  {
+    const FlushDenormals guard;
+    cache.u = Sequence<Real, I>(x.rows());
+    cache.e = Sequence<Real, O>(x.rows());
+    Sequence<Real, O> g(x.rows());
+    const bool noisy =
+        C.kind == GateKind::gumbel && batch.context != nullptr && batch.context->random != nullptr;
+    Random random = noisy ? batch.context->random->split() : Random();
+    for (Index t = 0; t < x.rows(); ++t) {
+      features(x.row(t).data(), cache.u.row_data(t));
+      Real* const e = cache.e.row_data(t);
+      logits(cache.u.row(t), e);
+      for (Index o = 0; noisy && o < O; ++o) {
+        const double u = std::fma(random.uniform(), 1 - 0x1p-53, 0x1p-54);  // never 0 or 1
+        e[o] += static_cast<Real>(std::log(u) - std::log1p(-u));
+      }
+      decide(e, g.row_data(t));
+    }
+    cache.x = std::move(x);
+    return g;
+  }
+
+  /// de as above,  dW = deᵀ u,  db = Σ de,  ds = de W,  dx_p = ds sign(x_p) / P
+  Sequence<Real, in> backward(SequenceView<Real, O> dg, Batch<State>, const Cache& cache,
+                              ChannelGate& gradient) const
+    requires(!is_prepared<S>)
+  {
+    if (!fits_cache(dg.rows(), cache.x.rows())) return {};
+    const FlushDenormals guard;
+    auto dx = Sequence<Real, in>::zeros(dg.rows());
+    if constexpr (C.kind != GateKind::filter) {
+      auto de = dg.copy();
+      for (Index t = 0; t < de.rows(); ++t) slope(cache.e.row(t).data(), de.row_data(t));
+      add_linear_weight_gradient<Real, O, I>(de, cache.u, gradient.weight);
+      add_bias_gradient<Real, O>(de, gradient.bias);
+      const auto ds = linear_input_gradient<Real, O, I>(de, weight);
+      for (Index t = 0; t < dx.rows(); ++t) {
+        for (Index n = 0; n < in; ++n) {
+          const Real x = cache.x(t, n);
+          dx(t, n) = ds(t, n % I) * Real((x > 0) - (x < 0)) / Real(P);
+        }
+      }
+    }
+    return dx;
+  }
+
+  /// What W sees of x [P I]: mean |x|, or softmax(mean x).
+  static void features(const Real* x, Real* u) noexcept {
+    using V = simd::Vec<Real>;
+    constexpr bool magnitude = C.kind != GateKind::filter;
+    for (Index i = 0; i < I; ++i) u[i] = 0;
+    for (Index p = 0; p < P; ++p, x += I) {
+      simd::for_each<Real>(I, [&](Index i, auto load, auto store) {
+        const V v = load(x + i);
+        store(u + i, load(u + i) + (magnitude ? simd::max(v, V(Real(0)) - v) : v));
+      });
+    }
+    for (Index i = 0; i < I; ++i) u[i] /= Real(P);
+    if constexpr (!magnitude) softmax<Real>(MatrixView<const Real>{u, 1, I, I}, {u, 1, I, I});
+  }
+
+  void logits(VectorView<Real, I> u, Real* e) const noexcept {
+    product_nt<Real>(u.matrix(), detail::operand(weight), MatrixView<Real>{e, 1, O, O},
+                     {.bias = bias.data()});
+  }
+
+ private:
+  void one(VectorView<Real, in> x, Real* g) const noexcept {
+    Vector<Real, I> u;
+    features(x.data(), u.data());
+    logits(u, g);
+    decide(g, g);
+  }
+
+  static Real sigmoid(Real x) noexcept { return 1 / (1 + std::exp(-x)); }
+
+  /// g from e; in place if asked.
+  static void decide(const Real* e, Real* g) noexcept {
+    if constexpr (C.kind == GateKind::top) {
+      const auto least = threshold(e);
+      for (Index o = 0, equal = least.equals; o < O; ++o) {
+        const Real v = e[o];
+        const bool keep = v > least.value || (v == least.value && equal-- > 0);
+        g[o] = keep && v > 0 ? v : 0;
+      }
+    } else if constexpr (C.soft) {
+      for (Index o = 0; o < O; ++o) g[o] = sigmoid(e[o] / temperature);
+    } else {
+      for (Index o = 0; o < O; ++o) g[o] = e[o] > 0 ? 1 : 0;
+    }
+  }
+
+  /// de from dg in place.
+  static void slope(const Real* e, Real* d) noexcept {
+    if constexpr (C.kind == GateKind::top) {
+      Vector<Real, O> g;
+      decide(e, g.data());
+      for (Index o = 0; o < O; ++o) d[o] = g[o] > 0 ? d[o] : 0;
+    } else {
+      for (Index o = 0; o < O; ++o) {
+        const Real s = sigmoid(e[o] / temperature);
+        d[o] *= s * (1 - s) / temperature;
+      }
+    }
+  }
+
+  static constexpr Real temperature =
+      C.kind == GateKind::gumbel ? static_cast<Real>(C.tau) : Real(1);
+
+  struct Least {
+    Real value;    ///< the smallest that is kept
+    Index equals;  ///< how many of that value are
+  };
+  static Least threshold(const Real* e) noexcept {
+    Vector<Real, O> sorted;
+    std::copy_n(e, O, sorted.data());
+    std::nth_element(sorted.data(), sorted.data() + kept - 1, sorted.data() + O,
+                     [](Real a, Real b) { return a > b; });
+    const Real least = sorted[kept - 1];
+    Index above = 0;
+    for (Index o = 0; o < O; ++o) above += e[o] > least ? 1 : 0;
+    return {least, kept - above};
+  }
+};
+
+}  // namespace limen::inline LIMEN_ABI
