@@ -10,6 +10,7 @@
 #include <string>
 
 #include <limen/core/error.hpp>
+#include <limen/core/simd.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
