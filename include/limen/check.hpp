@@ -38,7 +38,7 @@ struct Options {
   bool state_has_slope = true;        ///< false where the state holds more than real numbers
   bool causal = true;                 ///< false for layers that see the future: they cannot be cut
   bool nan_stays = true;              ///< check that NaN poisons its own sequence only
-  bool refuses_other_rows = false;    ///< check that backward wants the rows that forward had
+  bool refuses_other_rows = true;     ///< false for layers whose cache does not know its rows
   int most_slopes = 400;              ///< elements of one tensor whose slope is measured
   std::size_t (*allocations)() = nullptr;  ///< how often the program asked for memory, if you count
 };

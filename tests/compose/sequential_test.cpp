@@ -26,6 +26,20 @@ TEST_CASE("A Sequential is one layer after another", "[compose][sequential]") {
   REQUIRE(y(1, 0) == 45);
 }
 
+#if LIMEN_EXCEPTIONS
+TEST_CASE("Offsets that do not cover the rows are refused where nobody remembers, too",
+          "[compose][sequential]") {
+  using Model = Sequential<Map<2, 3>, Bend<3>>;
+  const Model model;
+  const std::vector<Index> short_of{0, 2, 4};
+  Model::Cache cache;
+  const auto x = Sequence<float, 2>::zeros(5);
+  REQUIRE_THROWS_WITH(model.forward(x, from_rest(short_of)),
+                      "rows of the batch: wanted 4 as the offsets end, found 5");
+  REQUIRE_THROWS_AS(model.forward(Sequence<float, 2>(x), from_rest(short_of), cache), Exception);
+}
+#endif
+
 TEST_CASE("The layers of a Sequential are named by position", "[compose][sequential]") {
   REQUIRE(names<Sequential<Map<2, 3>, Bend<3>, Sequential<Norm<3>, Filter<3>>>>() ==
           "0.weight 0.bias 2.0.weight 2.1.weight 2.1.bias ");

@@ -29,6 +29,8 @@ template <Bug B, class S = double>
 struct Leak {
   using Scalar = S;
   using Real = S;
+  template <class T>
+  using with_scalar = Leak<B, T>;  // float or double: it has no inference form
   static constexpr Index in = 2, out = 2;
 
   Tensor<Real, 2> k;
@@ -141,6 +143,7 @@ TEST_CASE("A sound layer keeps all laws", "[core][check]") {
   REQUIRE(broken_laws<Bug::none>() == "all laws hold");
   Random random(3);
   REQUIRE(check::laws(Leak<Bug::none, float>::initialized(random)).ok());
+  STATIC_REQUIRE_FALSE(Preparable<Leak<Bug::none>>);
 }
 
 TEST_CASE("Each planted bug breaks its law, and the report says where", "[core][check]") {

@@ -2,17 +2,17 @@
 /// @file  The inference form of a model: same layers, same faces but backward, weights in panels.
 ///
 ///     const auto fast = prepare(model);     // Sequential<Linear<c, Prepared<float>>, ...>
-///     fast.step(x, state);                  // the state is the one of `model`: they can be
-///     swapped
+///     fast.step(x, state);                  // the state is the one of `model`
 ///
 /// Packed weights are derived data. They live in a model of their own, with a type of its own, so
 /// they are never saved, never part of a gradient, and stale only if somebody trains on and does
 /// not prepare again. The scalar argument of a layer says which form it is: `float` learns,
 /// `Prepared<float>` runs. Further storage (bf16, int8) comes through the same door.
 ///
-/// A layer becomes preparable by one line, `template <class S> using with_scalar = Linear<C, S>;`,
-/// and Weight<S, O, I> for its matrices. `visit` of the learning form pairs the members. A layer
-/// with a packed layout of its own (GRU) has `prepare_from(const Learning&)` instead.
+/// A layer becomes preparable by two lines, `template <class T> using with_scalar = Linear<C, T>;`
+/// and `using Scalar = real_of<S>;`, and Weight<S, O, I> for its matrices. `visit` of the learning
+/// form pairs the members. A layer with a packed layout of its own (GRU) has
+/// `prepare_from(const Learning&)` instead.
 
 #include <concepts>
 #include <string_view>
@@ -50,8 +50,10 @@ using real_of = typename detail::RealOf<S>::type;
 template <class L>
 using prepared_form = typename L::template with_scalar<Prepared<typename L::Scalar>>;
 
+/// A layer whose `with_scalar` knows float and double only has no such form.
 template <class L>
-concept Preparable = requires { typename prepared_form<L>; };
+concept Preparable =
+    requires { requires std::same_as<typename prepared_form<L>::Scalar, typename L::Scalar>; };
 
 template <class To, class From>
 void prepare_into(To& to, const From& from) {

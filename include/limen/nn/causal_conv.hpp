@@ -121,7 +121,7 @@ struct CausalConv1d {
     requires(!is_prepared<S>)
   {
     if (!batch.fits(dy.rows())) return {};
-    if (!fits_cache(dy.rows() + batch.count() * M, cache.x.rows())) return {};
+    if (!fits_cache(dy.rows(), cache.x.rows() - batch.count() * M)) return {};
     const FlushDenormals guard;
     Sequence<Real, in> dx(dy.rows());
     Buffer<Real> w(out * K * in), dw(out * K * in);

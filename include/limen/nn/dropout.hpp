@@ -47,6 +47,7 @@ struct Dropout {
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
+    Index rows = 0;
     bool drops = false;  ///< was there a generator?
     Random random{};     ///< whose key gives the mask
   };
@@ -55,6 +56,7 @@ struct Dropout {
     requires(!is_prepared<S>)
   {
     const FlushDenormals guard;
+    cache.rows = x.rows();
     cache.drops = C.rate > 0 && batch.context != nullptr && batch.context->random != nullptr;
     if (!cache.drops) return x;
     cache.random = batch.context->random->split();
@@ -67,6 +69,7 @@ struct Dropout {
                              Dropout&) const
     requires(!is_prepared<S>)
   {
+    if (!fits_cache(dy.rows(), cache.rows)) return {};
     const FlushDenormals guard;
     if (!cache.drops) return dy.copy();
     Sequence<Real, D> dx(dy.rows());

@@ -74,6 +74,7 @@ struct Pool {
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
+    Index rows = 0;
     Sequence<Real, in> x;  ///< [T x H H' C] where the maximum is looked for again, else empty
   };
 
@@ -81,6 +82,7 @@ struct Pool {
     requires(!is_prepared<S>)
   {
     auto y = forward(SequenceView<Real, in>(x), batch);
+    cache.rows = x.rows();
     if constexpr (kind == PoolKind::max) cache.x = std::move(x);
     return y;
   }
@@ -90,7 +92,7 @@ struct Pool {
                               Pool&) const
     requires(!is_prepared<S>)
   {
-    if (kind == PoolKind::max && !fits_cache(dy.rows(), cache.x.rows())) return {};
+    if (!fits_cache(dy.rows(), cache.rows)) return {};
     const FlushDenormals guard;
     auto dx = Sequence<Real, in>::zeros(dy.rows());
     for (Index t = 0; t < dy.rows(); ++t) {

@@ -155,7 +155,7 @@ struct DeltaNet {
     requires(!is_prepared<S>)
   {
     const Index T = dy.rows();
-    if (!batch.fits(T)) return {};
+    if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, D> h(T), dg(C.gate ? T : 0), dq(T), dk(T), dv(T);
     const Real* g = C.gate ? c.g.data() : nullptr;

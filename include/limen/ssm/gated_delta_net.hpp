@@ -163,7 +163,7 @@ struct GatedDeltaNet {
     requires(!is_prepared<S>)
   {
     const Index T = dy.rows();
-    if (!batch.fits(T)) return {};
+    if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
     Sequence<Real, values> h(T), dz(T);
     norm.apply(c.o.data(), c.z.data(), c.o.size(), C.eps, h.data(), nullptr);

@@ -142,7 +142,7 @@ struct GatedLinearAttention {
     requires(!is_prepared<S>)
   {
     const Index T = dy.rows();
-    if (!batch.fits(T)) return {};
+    if (!batch.fits(T) || !fits_cache(T, cache.x.rows())) return {};
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, low, z, a, o, r, states] = cache;
     Sequence<Real, H * V> h(T);

@@ -204,7 +204,7 @@ struct Mamba2 {
     requires(!is_prepared<S>)
   {
     const Index T = dout.rows();
-    if (!batch.fits(T)) return {};
+    if (!batch.fits(T) || !fits_cache(T, cache.h.rows())) return {};
     const FlushDenormals guard;
     const auto& [h, z, dt, conv, u, delta, a, y, r, states] = cache;
     Sequence<Real, E + K + H> dp(T);

@@ -154,7 +154,7 @@ struct RetNet {
     requires(!is_prepared<S>)
   {
     const Index T = dy.rows();
-    if (!batch.fits(T)) return {};
+    if (!batch.fits(T) || !fits_cache(T, cache.x.rows())) return {};
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, o, r, states, positions] = cache;
     Sequence<Real, H * V> h(T);
