@@ -223,6 +223,7 @@
 #include <limen/probe/steer.hpp>
 #include <limen/probe/steering.hpp>
 #include <limen/probe/subspace.hpp>
+#include <limen/spiking/izhikevich.hpp>
 #include <limen/ssm/decay_rates.hpp>
 #include <limen/ssm/delta_net.hpp>
 #include <limen/ssm/discretize.hpp>
