@@ -42,7 +42,7 @@ inline constexpr Index slice_depth = 256;
 inline constexpr Index block_rows = 512;
 /// So much of a panel is asked for before it is needed, where it is needed only once.
 template <class Real>
-inline constexpr Index rows_ahead = 4096 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
+inline constexpr Index rows_ahead = 2048 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
 
 template <class Real>
 struct Product {
