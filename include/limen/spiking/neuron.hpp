@@ -1,0 +1,125 @@
+#pragma once
+/// @file  The faces of a layer of neurons, made from its unit (kernel/neurons.hpp).
+///
+/// A layer says what its numbers are (`unit`) and what a state holds (`arrays`); the four faces are
+/// then one line each. See spiking/lif.hpp.
+
+#include <limen/core/denormals.hpp>
+#include <limen/core/layer.hpp>
+#include <limen/kernel/neurons.hpp>
+#include <limen/kernel/rows.hpp>
+
+namespace limen::inline LIMEN_ABI {
+
+/// What backward reads: the matrices of the unit, and x if it wants it.
+template <class Unit, Index D>
+struct NeuronCache {
+  using Real = typename Unit::Real;
+  Index rows = 0;
+  Sequence<Real, D> x;
+  std::array<Sequence<Real, D>, static_cast<std::size_t>(Unit::keeps)> kept;  ///< each [T x D]
+};
+
+/// x [T x D] -> spikes [T x D]
+template <class Unit, class Real, Index D, class State>
+Sequence<Real, D> neurons_forward(const Unit& unit, SequenceView<Real, D> x,
+                                  const Batch<State>& batch) {
+  if (!batch.fits(x.rows())) return {};
+  const FlushDenormals guard;
+  Sequence<Real, D> s(x.rows());
+  run_neurons<false>(unit, x.matrix(), batch, [](State& state) { return state.arrays(); },
+                     s.matrix(), {});
+  return s;
+}
+
+/// x [D] -> spikes [D].  Allocates nothing.
+template <class Unit, class Real, Index D, class State>
+Vector<Real, D> neurons_step(const Unit& unit, VectorView<Real, D> x, State& state) noexcept {
+  const FlushDenormals guard;
+  Vector<Real, D> s;
+  step_neurons<false>(unit, 0, D, x.data(), state.arrays(), s.data(), {});
+  return s;
+}
+
+/// Keeps what backward wants. x becomes the first of it, unless x itself is wanted.
+template <class Unit, class Real, Index D, class State>
+Sequence<Real, D> neurons_forward(const Unit& unit, Sequence<Real, D> x, const Batch<State>& batch,
+                                  NeuronCache<Unit, D>& cache) {
+  if (!batch.fits(x.rows())) return {};
+  const FlushDenormals guard;
+  cache.rows = x.rows();
+  cache.x = std::move(x);
+  NeuronArrays<Real, Unit::keeps> keep{};
+  for (std::size_t k = 0; k < keep.size(); ++k) {
+    const bool is_x = k == 0 && !Unit::wants_x;
+    cache.kept[k] = Sequence<Real, D>(is_x ? 0 : cache.rows);
+    keep[k] = is_x ? cache.x.data() : cache.kept[k].data();
+  }
+  Sequence<Real, D> s(cache.rows);
+  run_neurons<true>(
+      unit, std::as_const(cache.x).matrix(), batch, [](State& state) { return state.arrays(); },
+      s.matrix(), keep);
+  return s;
+}
+
+/// ds -> dx; `d_sums` [sums][D] is filled.
+template <class Unit, class Real, Index D, class State>
+Sequence<Real, D> neurons_backward(const Unit& unit, SequenceView<Real, D> ds,
+                                   const Batch<State>& batch, const NeuronCache<Unit, D>& cache,
+                                   Buffer<Real>& d_sums) {
+  if (!batch.fits(ds.rows()) || !fits_cache(ds.rows(), cache.rows)) return {};
+  const FlushDenormals guard;
+  NeuronArrays<const Real, Unit::keeps> keep{};
+  for (std::size_t k = 0; k < keep.size(); ++k) {
+    keep[k] = k == 0 && !Unit::wants_x ? cache.x.data() : cache.kept[k].data();
+  }
+  d_sums = Buffer<Real>(Unit::sums * D);
+  for (Real& sum : d_sums) sum = 0;
+  NeuronArrays<Real, Unit::sums> sums{};
+  for (std::size_t k = 0; k < sums.size(); ++k) sums[k] = d_sums.data() + static_cast<Index>(k) * D;
+  Sequence<Real, D> dx(ds.rows());
+  run_neurons_back(
+      unit, ds.matrix(), cache.x.data(), keep, batch, [](State& state) { return state.arrays(); },
+      sums, dx.matrix());
+  return dx;
+}
+
+/// The number that neurons compute with: the constant, or f of what was learned. Numbers that each
+/// neuron has of its own go to `room`; gives the room that is left.
+template <class Real, bool Each, class Member, class F>
+Real* set_number(NeuronNumber<Real, Each>& number, const Member& learned, double constant, Index D,
+                 Real* room, F f) noexcept {
+  if constexpr (is_absent<Member>) {
+    static_assert(!Each);
+    number.value = static_cast<Real>(constant);
+    return room;
+  } else if constexpr (Each) {
+    simd::transform(learned.data(), room, D, f);
+    number.value = room;
+    return room + D;
+  } else {
+    simd::transform(learned.data(), &number.value, 1, f);
+    return room;
+  }
+}
+
+template <class T>
+void fill_number(T& number, double value) {
+  if constexpr (is_tensor<T>) {
+    for (auto& v : number.flat()) v = static_cast<typename T::Scalar>(value);
+  }
+}
+
+/// d += sum: one number for each neuron, or their sum where the neurons share it.
+template <class Real, Index N>
+void add_neuron_gradient(const Real* sum, Index D, Tensor<Real, N>& d) {
+  if constexpr (N == 1) {
+    Real all = 0;
+    for (Index c = 0; c < D; ++c) all += sum[c];
+    d[0] += all;
+  } else {
+    for (Index c = 0; c < D; ++c) d[c] += sum[c];
+  }
+}
+
+}  // namespace limen::inline LIMEN_ABI
