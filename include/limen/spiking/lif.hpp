@@ -25,69 +25,13 @@
 
 #include <limen/core/prepared.hpp>
 #include <limen/core/random.hpp>
-#include <limen/kernel/lif.hpp>
 #include <limen/kernel/math.hpp>
+#include <limen/kernel/refractory.hpp>
+#include <limen/spiking/lif_config.hpp>
 #include <limen/spiking/neuron.hpp>
-#include <limen/spiking/spike.hpp>
 #include <limen/spiking/surrogate.hpp>
 
 namespace limen::inline LIMEN_ABI {
-
-struct LifConfig {
-  Index d_model = 0;                  ///< D, neurons
-  double decay = 0.5;                 ///< a, what a step leaves of the membrane
-  double gain = 1;                    ///< g, or what multiplies 1 - a
-  bool decay_input = false;           ///< g = gain (1 - a)
-  double threshold = 1;               ///< θ
-  double rest = 0;                    ///< ρ
-  SpikeTest test = SpikeTest::ge;     ///< whether θ itself fires
-  Reset reset = Reset::subtract;      ///< what a spike does to the membrane
-  double reset_by = 0;                ///< b; 0: θ
-  double reset_to = 0;                ///< c
-  When when = When::now;              ///< when it does
-  bool reset_clears_input = false;    ///< next, to_value: the input of that step is lost too
-  bool detach_reset = false;          ///< no gradient through the spike of the reset
-  Learned learn_decay = Learned::no;  ///< a = σ(decay)
-  Learned learn_gain = Learned::no;
-  Learned learn_threshold = Learned::no;
-  Learned learn_reset_to = Learned::no;
-};
-
-namespace detail {
-
-/// Everything that a LifConfig can have wrong but its width.
-constexpr bool lif_decays(const LifConfig& c) { return c.decay >= 0 && c.decay <= 1; }
-constexpr bool lif_resets_below(const LifConfig& c) {
-  return c.reset != Reset::to_value || c.reset_to < c.threshold;
-}
-constexpr bool lif_subtracts(const LifConfig& c) {
-  return c.reset != Reset::subtract || (c.reset_by == 0 ? c.threshold > 0 : c.reset_by > 0);
-}
-constexpr bool lif_can_wait(const LifConfig& c) {
-  return c.when == When::now || c.reset == Reset::none || (c.rest == 0 && c.reset_to == 0);
-}
-constexpr bool lif_is_finite(const LifConfig& c) {
-  for (const double x : {c.gain, c.threshold, c.rest, c.reset_by, c.reset_to}) {
-    if (!(x - x == 0)) return false;
-  }
-  return true;
-}
-
-constexpr LifRules lif_rules(const LifConfig& c) {
-  const bool learns_decay = c.learn_decay != Learned::no;
-  return {.test = c.test,
-          .reset = c.reset,
-          .when = c.when,
-          .detach_reset = c.detach_reset,
-          .clears_input = c.reset_clears_input,
-          .by_threshold = c.reset == Reset::subtract && c.reset_by == 0,
-          .learns_decay = learns_decay,
-          .learns_gain = c.learn_gain != Learned::no || (learns_decay && c.decay_input),
-          .learns_threshold = c.learn_threshold != Learned::no,
-          .learns_value = c.learn_reset_to != Learned::no};
-}
-
-}  // namespace detail
 
 template <class Real, Index D>
 struct LifState {
@@ -108,6 +52,8 @@ struct Lif {
   static_assert(detail::lif_can_wait(C), "Lif: .when = next needs .rest = 0 and .reset_to = 0");
   static_assert(!C.reset_clears_input || (C.when == When::next && C.reset == Reset::to_value),
                 "Lif: .reset_clears_input needs .when = next and .reset = to_value");
+  static_assert(C.refractory >= 0, "Lif: .refractory is a number of steps, not negative");
+  static_assert(C.refractory == 0 || C.when == When::now, "Lif: .refractory needs .when = now");
   static_assert(C.learn_decay == Learned::no || (C.decay > 0 && C.decay < 1),
                 "Lif: a .decay that is learned starts between 0 and 1");
   static_assert(C.learn_reset_to == Learned::no ||
@@ -149,8 +95,57 @@ struct Lif {
 
   static constexpr Index macs(Index rows) { return rows * D; }
 
+  // ── One step of it, for layers built on these neurons ──────────────────────────────────────────
+  static constexpr LifRules rules = detail::lif_rules(C);
+  static constexpr bool own_decay = C.learn_decay == Learned::each,
+                        own_gain = C.learn_gain == Learned::each || (own_decay && C.decay_input),
+                        own_threshold = C.learn_threshold == Learned::each,
+                        own_value = C.learn_reset_to == Learned::each;
+  /// Numbers that each neuron has of its own.
+  static constexpr Index own_numbers = own_decay + own_gain + own_threshold + own_value;
+  using Membrane =
+      LifUnit<rules, Phi, Real, NeuronNumber<Real, own_decay>, NeuronNumber<Real, own_gain>,
+              NeuronNumber<Real, own_threshold>, NeuronNumber<Real, own_value>>;
+  using Unit = std::conditional_t<C.refractory == 0, Membrane, RefractoryUnit<Membrane>>;
+
+  /// What the neurons compute with; numbers that each has of its own go to `room`.
+  Unit unit(Real* room) const noexcept {
+    Unit result{};
+    Membrane& u = membrane(result);
+    const auto above_rest = [](const V& v) { return v - V(static_cast<Real>(C.rest)); };
+    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    room = set_gain(u, room);
+    room = set_number(u.theta, threshold, C.threshold - C.rest, D, room, above_rest);
+    set_number(u.to, reset_to, C.reset_to - C.rest, D, room, above_rest);
+    u.by = static_cast<Real>(rules.by_threshold ? C.rest : C.reset_by);
+    if constexpr (C.refractory > 0) result.steps = static_cast<Real>(C.refractory);
+    return result;
+  }
+
+  /// From the sums of the unit [sums][D], which are used up.
+  void add_gradients(const Unit& of, Real* sums, Lif& gradient) const {
+    const Membrane& u = membrane(of);
+    Real* d_gain = sums + static_cast<Index>(Membrane::of_gain) * D;
+    if constexpr (rules.learns_decay) {
+      for (Index c = 0; C.decay_input && c < D; ++c) sums[c] -= raw_gain(c) * d_gain[c];
+      add_decay_gradient(u.a, sums, D, gradient.decay);
+    }
+    if constexpr (C.learn_gain != Learned::no) {
+      for (Index c = 0; C.decay_input && c < D; ++c) d_gain[c] *= 1 - decay_of(u, c);
+      add_neuron_gradient(d_gain, D, gradient.gain);
+    }
+    if constexpr (rules.learns_threshold) {
+      add_neuron_gradient(sums + static_cast<Index>(Membrane::of_threshold) * D, D,
+                          gradient.threshold);
+    }
+    if constexpr (rules.learns_value) {
+      add_neuron_gradient(sums + static_cast<Index>(Membrane::of_value) * D, D, gradient.reset_to);
+    }
+  }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
-  using State = LifState<Real, D>;
+  using State = std::conditional_t<C.refractory == 0, LifState<Real, D>,
+                                   RefractoryState<LifState<Real, D>, Real, D>>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
     Buffer<Real> own(own_numbers * D);
@@ -167,18 +162,6 @@ struct Lif {
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
- private:
-  static constexpr LifRules rules = detail::lif_rules(C);
-  static constexpr bool own_decay = C.learn_decay == Learned::each,
-                        own_gain = C.learn_gain == Learned::each || (own_decay && C.decay_input),
-                        own_threshold = C.learn_threshold == Learned::each,
-                        own_value = C.learn_reset_to == Learned::each;
-  static constexpr Index own_numbers = own_decay + own_gain + own_threshold + own_value;
-  using Unit =
-      LifUnit<rules, Phi, Real, NeuronNumber<Real, own_decay>, NeuronNumber<Real, own_gain>,
-              NeuronNumber<Real, own_threshold>, NeuronNumber<Real, own_value>>;
-
- public:
   using Cache = NeuronCache<Unit, D>;
 
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
@@ -202,19 +185,15 @@ struct Lif {
  private:
   using V = simd::Vec<Real>;
 
-  /// What the neurons compute with; numbers that each has of its own go to `room`.
-  Unit unit(Real* room) const noexcept {
-    Unit u{};
-    const auto above_rest = [](const V& v) { return v - V(static_cast<Real>(C.rest)); };
-    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
-    room = set_gain(u, room);
-    room = set_number(u.theta, threshold, C.threshold - C.rest, D, room, above_rest);
-    set_number(u.to, reset_to, C.reset_to - C.rest, D, room, above_rest);
-    u.by = static_cast<Real>(rules.by_threshold ? C.rest : C.reset_by);
-    return u;
+  static auto& membrane(auto& u) {
+    if constexpr (C.refractory > 0) {
+      return u.neuron;
+    } else {
+      return u;
+    }
   }
 
-  Real* set_gain(Unit& u, Real* room) const noexcept {
+  Real* set_gain(Membrane& u, Real* room) const noexcept {
     if constexpr (own_gain) {
       for (Index c = 0; c < D; ++c) {
         room[c] = C.decay_input ? raw_gain(c) * (1 - decay_of(u, c)) : raw_gain(c);
@@ -229,39 +208,19 @@ struct Lif {
     return room;
   }
 
-  void add_gradients(const Unit& u, Real* sums, Lif& gradient) const {
-    Real* d_gain = sums + static_cast<Index>(Unit::of_gain) * D;
-    if constexpr (rules.learns_decay) {
-      for (Index c = 0; c < D; ++c) {
-        const Real a = decay_of(u, c);
-        if constexpr (C.decay_input) sums[c] -= raw_gain(c) * d_gain[c];
-        sums[c] *= a * (1 - a);
-      }
-      add_neuron_gradient(sums, D, gradient.decay);
-    }
-    if constexpr (C.learn_gain != Learned::no) {
-      for (Index c = 0; C.decay_input && c < D; ++c) d_gain[c] *= 1 - decay_of(u, c);
-      add_neuron_gradient(d_gain, D, gradient.gain);
-    }
-    if constexpr (rules.learns_threshold) {
-      add_neuron_gradient(sums + static_cast<Index>(Unit::of_threshold) * D, D, gradient.threshold);
-    }
-    if constexpr (rules.learns_value) {
-      add_neuron_gradient(sums + static_cast<Index>(Unit::of_value) * D, D, gradient.reset_to);
-    }
-  }
-
-  static Real decay_of(const Unit& u, Index c) {
-    if constexpr (own_decay)
+  static Real decay_of(const Membrane& u, Index c) {
+    if constexpr (own_decay) {
       return u.a.value[c];
-    else
+    } else {
       return u.a.value;
+    }
   }
   Real raw_gain(Index c) const {
-    if constexpr (C.learn_gain == Learned::no)
+    if constexpr (C.learn_gain == Learned::no) {
       return static_cast<Real>(C.gain);
-    else
+    } else {
       return gain[C.learn_gain == Learned::each ? c : 0];
+    }
   }
 };
 

@@ -122,4 +122,18 @@ void add_neuron_gradient(const Real* sum, Index D, Tensor<Real, N>& d) {
   }
 }
 
+/// The same through a = σ(decay), from the sum for a, which is used up.
+template <class Real, bool Each, Index N>
+void add_decay_gradient(const NeuronNumber<Real, Each>& a, Real* sum, Index D,
+                        Tensor<Real, N>& d_decay) {
+  for (Index c = 0; c < D; ++c) {
+    if constexpr (Each) {
+      sum[c] *= a.value[c] * (1 - a.value[c]);
+    } else {
+      sum[c] *= a.value * (1 - a.value);
+    }
+  }
+  add_neuron_gradient(sum, D, d_decay);
+}
+
 }  // namespace limen::inline LIMEN_ABI
