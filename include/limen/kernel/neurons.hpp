@@ -50,13 +50,14 @@ void step_neurons(const Unit& unit, Index first, Index count, const Real* x,
                   const NeuronArrays<Real, Unit::states>& state, Real* s,
                   const NeuronArrays<Real, Unit::keeps>& keep) noexcept {
   using V = simd::Vec<Real>;
+  const Unit own = unit;  // what is stored cannot change it: its numbers stay in registers
   simd::for_each<Real>(count, [&](Index j, auto load, auto store) __attribute__((always_inline)) {
     const Index c = first + j;
     const auto at = [load, c](const Real* p) __attribute__((always_inline)) { return load(p + c); };
     std::array<V, Unit::states> now;
     std::array<V, Unit::keeps> kept;
     for (std::size_t k = 0; k < now.size(); ++k) now[k] = at(state[k]);
-    const V spikes = unit.forward(at, at(x), now, kept);
+    const V spikes = own.forward(at, at(x), now, kept);
     for (std::size_t k = 0; k < now.size(); ++k) store(state[k] + c, now[k]);
     for (std::size_t k = 0; Keep && k < kept.size(); ++k) store(keep[k] + c, kept[k]);
     store(s + c, spikes);
@@ -70,6 +71,7 @@ void step_neurons_back(const Unit& unit, Index first, Index count, const Real* d
                        const NeuronArrays<Real, Unit::states>& d_state,
                        const NeuronArrays<Real, Unit::sums>& d_sums, Real* dx) noexcept {
   using V = simd::Vec<Real>;
+  const Unit own = unit;  // what is stored cannot change it: its numbers stay in registers
   simd::for_each<Real>(count, [&](Index j, auto load, auto store) __attribute__((always_inline)) {
     const Index c = first + j;
     const auto at = [load, c](const Real* p) __attribute__((always_inline)) { return load(p + c); };
@@ -81,7 +83,7 @@ void step_neurons_back(const Unit& unit, Index first, Index count, const Real* d
     for (std::size_t k = 0; k < sums.size(); ++k) sums[k] = at(d_sums[k]);
     V input(Real(0));
     if constexpr (Unit::wants_x) input = at(x);
-    const V d_input = unit.backward(at, at(ds), input, kept, d, sums);
+    const V d_input = own.backward(at, at(ds), input, kept, d, sums);
     for (std::size_t k = 0; k < d.size(); ++k) store(d_state[k] + c, d[k]);
     for (std::size_t k = 0; k < sums.size(); ++k) store(d_sums[k] + c, sums[k]);
     store(dx + c, d_input);

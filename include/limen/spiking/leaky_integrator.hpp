@@ -38,7 +38,7 @@ template <LeakyIntegratorConfig C, class S = float>
 struct LeakyIntegrator {
   static_assert(C.d_model > 0, "LeakyIntegrator: .d_model must be positive");
   static_assert(C.decay >= 0 && C.decay <= 1, "LeakyIntegrator: .decay must be from 0 to 1");
-  static_assert(C.gain - C.gain == 0, "LeakyIntegrator: .gain must be finite");
+  static_assert(detail::finite(C.gain), "LeakyIntegrator: .gain must be finite");
   static_assert(
       C.learn_decay == Learned::no || (C.decay > 0 && C.decay < 1 && !C.decay_input),
       "LeakyIntegrator: a .decay that is learned starts between 0 and 1, and .decay_input "
@@ -70,6 +70,32 @@ struct LeakyIntegrator {
 
   static constexpr Index macs(Index rows) { return rows * D; }
 
+  // ── One step of it, for layers built on these neurons ──────────────────────────────────────────
+  static constexpr double start_gain = C.decay_input ? C.gain * (1 - C.decay) : C.gain;
+  static constexpr bool learns_decay = C.learn_decay != Learned::no,
+                        learns_gain = C.learn_gain != Learned::no,
+                        own_decay = C.learn_decay == Learned::each,
+                        own_gain = C.learn_gain == Learned::each;
+  /// Numbers that each neuron has of its own.
+  static constexpr Index own_numbers = own_decay + own_gain;
+  using Unit = LeakyUnit<learns_decay, learns_gain, Real, NeuronNumber<Real, own_decay>,
+                         NeuronNumber<Real, own_gain>>;
+
+  Unit unit(Real* room) const noexcept {
+    using V = simd::Vec<Real>;
+    Unit u{};
+    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    set_number(u.g, gain, start_gain, D, room, [](const V& v) { return v; });
+    return u;
+  }
+
+  void add_gradients(const Unit& u, Real* sums, LeakyIntegrator& gradient) const {
+    if constexpr (learns_decay) add_decay_gradient(u.a, sums, D, gradient.decay);
+    if constexpr (learns_gain) {
+      add_neuron_gradient(sums + static_cast<Index>(Unit::of_gain) * D, D, gradient.gain);
+    }
+  }
+
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
   using State = LeakyIntegratorState<Real, D>;
 
@@ -87,25 +113,6 @@ struct LeakyIntegrator {
     }
   }
 
- private:
-  static constexpr double start_gain = C.decay_input ? C.gain * (1 - C.decay) : C.gain;
-  static constexpr bool learns_decay = C.learn_decay != Learned::no,
-                        learns_gain = C.learn_gain != Learned::no,
-                        own_decay = C.learn_decay == Learned::each,
-                        own_gain = C.learn_gain == Learned::each;
-  static constexpr Index own_numbers = own_decay + own_gain;
-  using Unit = LeakyUnit<learns_decay, learns_gain, Real, NeuronNumber<Real, own_decay>,
-                         NeuronNumber<Real, own_gain>>;
-  using V = simd::Vec<Real>;
-
-  Unit unit(Real* room) const noexcept {
-    Unit u{};
-    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
-    set_number(u.g, gain, start_gain, D, room, [](const V& v) { return v; });
-    return u;
-  }
-
- public:
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   using Cache = NeuronCache<Unit, D>;
 
@@ -124,11 +131,7 @@ struct LeakyIntegrator {
     Buffer<Real> own(own_numbers * D), sums;
     const Unit u = unit(own.data());
     auto dx = neurons_backward(u, dy, batch, cache, sums);
-    if (sums.size() == 0) return dx;
-    if constexpr (learns_decay) add_decay_gradient(u.a, sums.data(), D, gradient.decay);
-    if constexpr (learns_gain) {
-      add_neuron_gradient(sums.data() + static_cast<Index>(Unit::of_gain) * D, D, gradient.gain);
-    }
+    if (sums.size() > 0) add_gradients(u, sums.data(), gradient);
     return dx;
   }
 };

@@ -42,7 +42,7 @@ constexpr bool lif_can_wait(const LifConfig& c) {
 }
 constexpr bool lif_is_finite(const LifConfig& c) {
   for (const double x : {c.gain, c.threshold, c.rest, c.reset_by, c.reset_to}) {
-    if (!(x - x == 0)) return false;
+    if (!finite(x)) return false;
   }
   return true;
 }

@@ -36,7 +36,10 @@ LIMEN_NOINLINE inline double wrong_time(const char* who, const char* wanted, dou
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-constexpr bool positive(double x) { return x > 0 && x <= std::numeric_limits<double>::max(); }
+constexpr bool finite(double x) {
+  return x >= std::numeric_limits<double>::lowest() && x <= std::numeric_limits<double>::max();
+}
+constexpr bool positive(double x) { return x > 0 && finite(x); }
 
 /// e^x for x <= 0, within 2 ulp.
 constexpr double exp_below_zero(double x) {

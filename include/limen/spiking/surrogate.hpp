@@ -158,7 +158,7 @@ struct Sigmoid {
   }
 };
 
-/// snnTorch's `fast_sigmoid` (25), Norse's `super` (100).
+/// snnTorch's `fast_sigmoid` (25). Norse's `super` says k = 100; its 1.1.0 computes k = 1 always.
 struct FastSigmoid {
   double k = 25;
   constexpr bool sound() const { return k > 0; }
