@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """attention.py: what PyTorch and transformers compute for limen/attention, in float64.
 
-    python tests/goldens/attention.py        writes attention_{layers,cross,linear,unit,local,normed,perceiver}.hpp
+    python tests/goldens/attention.py
+
+writes attention_{layers,cross,linear,unit,local,normed,perceiver}.hpp
 
 Layers are those of transformers (Llama, Qwen3, Qwen3-Next), or written with PyTorch's
 scaled_dot_product_attention. Where transformers computes in float32 whatever it is given (norms,

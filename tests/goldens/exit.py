@@ -43,7 +43,9 @@ def finish(name: str) -> None:
         "#pragma once\n"
         f"// Made by exit.py with PyTorch {torch.__version__.split('+')[0]}, float64.\n"
         "// clang-format off\n\n"
-        f"namespace goldens::{name} {{\n" + "\n".join(lines) + f"\n\n}}  // namespace goldens::{name}\n"
+        f"namespace goldens::{name} {{\n"
+        + "\n".join(lines)
+        + f"\n\n}}  // namespace goldens::{name}\n"
     )
     (Path(__file__).parent / f"{name}.hpp").write_text(text)
     lines.clear()

@@ -89,7 +89,10 @@ def keep(net: Net, x: torch.Tensor, modules: list) -> dict:
     return seen
 
 
-def put(values: torch.Tensor, rows=slice(None), columns=slice(None)):
+EVERY = slice(None)
+
+
+def put(values: torch.Tensor, rows=EVERY, columns=EVERY):
     def hook(y: torch.Tensor) -> torch.Tensor:
         y = y.clone()
         y[rows, columns] = values[rows, columns]

@@ -79,9 +79,7 @@ inline Results plain(const Operands& o, double scale) {
   const bool delta = o.rule == Rule::delta;
   for (Index h = 0; h < H; ++h) {
     for (Index p = 0; p < P; ++p) {  // columns of the state know nothing of each other
-      const auto key = [&](Index t, Index n) {
-        return at((t * G + h / (H / G)) * N + n);
-      };
+      const auto key = [&](Index t, Index n) { return at((t * G + h / (H / G)) * N + n); };
       const auto value = [&](Index t) { return at((t * H + h) * P + p); };
       std::vector<Numbers> S(1, Numbers(at(N)));
       Numbers missing, dS(at(N));

@@ -3,11 +3,11 @@
 ///
 ///   y_t = L_k(x_t),   k = Choose()(x_t)        x [T x in], y [T x out]
 ///
-///     struct Loud {
-///       template <class Real>
-///       bool operator()(VectorView<Real, 8> x) const { return x[0] > Real(0.5); }
-///     };
-///     using Model = Branch<Loud, Cheap, Dear>;        // loud rows are dear
+///       struct Loud {
+///         template <class Real>
+///         bool operator()(VectorView<Real, 8> x) const { return x[0] > Real(0.5); }
+///       };
+///       using Model = Branch<Loud, Cheap, Dear>;        // loud rows are dear
 ///
 /// Only the layer that is chosen runs. A layer with memory remembers the rows that it saw, as if
 /// the others had not been: its state stands still in between. `Choose` is fixed and has no

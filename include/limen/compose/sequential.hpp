@@ -99,6 +99,7 @@ struct Sequential {
  private:
   /// The layers from I on, with a cache or without.
   template <std::size_t I, class X, class... C>
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): the memory of x serves the layers to come
   Sequence<Scalar, out> through(X x, const Batch<State>& batch, C&... cache) const {
     const Index rows = x.rows();
     detail::TapScope scope(batch.context, detail::position_names<depth>[I]);
@@ -124,6 +125,7 @@ struct Sequential {
   }
 
   template <std::size_t I, class DY>
+  // NOLINTNEXTLINE(performance-unnecessary-value-param)
   Sequence<Scalar, in> back_through(DY dy, const Batch<State>& batch, const Cache& cache,
                                     Sequential& gradient) const {
     detail::TapScope scope(batch.context, detail::position_names<depth>[I]);

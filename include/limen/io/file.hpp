@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <limen/core/config.hpp>
@@ -34,7 +35,9 @@ struct CloseFile {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
-inline std::string why() { return errno != 0 ? std::strerror(errno) : "an unknown failure"; }
+inline std::string why() {
+  return errno != 0 ? std::generic_category().message(errno) : "an unknown failure";
+}
 
 /// 0 on success.
 inline int seek(std::FILE* file, std::int64_t offset, int from) {

@@ -369,8 +369,10 @@ LIMEN_INLINE void largest(const Window2d& s, const Real* image, Index p, Index i
     const V v = load(image + pixel * s.channels + i);
     const V t(static_cast<Real>(tap));
     if (found) {
-      where = simd::select(v <= best, where, simd::select(best == best, t, where));
-      best = simd::select(v <= best, best, simd::select(best == best, v, best));
+      // A NaN stays. NOLINTNEXTLINE(misc-redundant-expression)
+      const auto known = best == best;
+      where = simd::select(v <= best, where, simd::select(known, t, where));
+      best = simd::select(v <= best, best, simd::select(known, v, best));
     } else {
       best = v;
       where = t;

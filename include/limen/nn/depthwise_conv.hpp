@@ -186,7 +186,7 @@ struct DepthwiseConv {
   static constexpr Index past_size = (W - 1) * D;
 
   static void copy(const Real* from, Index n, Real* to) {
-    std::memcpy(to, from, sizeof(Real) * static_cast<std::size_t>(n));
+    if (n > 0) std::memcpy(to, from, sizeof(Real) * static_cast<std::size_t>(n));
   }
 
   Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch) const {

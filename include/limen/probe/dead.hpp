@@ -4,7 +4,7 @@
 ///   unit i is silent on row b     its output behind ReLU is 0
 ///   static dead                   all its incoming weights are pruned
 ///   dynamic dead on b             silent on b, not static dead
-///   rate = mean_b #(dynamic dead on b) / #units
+///   rate = mean_b count(dynamic dead on b) / units
 ///
 ///     const auto rates = dead_neurons(seen["0.hidden"], mask);
 ///     const auto pruned = selective_activation(W, mask, rates.of_unit, score, P, Q);
