@@ -5,6 +5,7 @@
 
 #include <limen/attention/attend.hpp>
 #include <limen/attention/attention_config.hpp>
+#include <limen/attention/attention_inputs.hpp>
 #include <limen/attention/cross_attention.hpp>
 #include <limen/attention/dynamic_perceiver.hpp>
 #include <limen/attention/editor.hpp>
@@ -26,6 +27,7 @@
 #include <limen/attention/learned_query_attention.hpp>
 #include <limen/attention/linear_attention.hpp>
 #include <limen/attention/maps.hpp>
+#include <limen/attention/mask.hpp>
 #include <limen/attention/measures.hpp>
 #include <limen/attention/multi_head_attention.hpp>
 #include <limen/attention/rope.hpp>
@@ -108,6 +110,9 @@
 #include <limen/kernel/attention.hpp>
 #include <limen/kernel/attention_backward.hpp>
 #include <limen/kernel/attention_decode.hpp>
+#include <limen/kernel/attention_few.hpp>
+#include <limen/kernel/attention_rule.hpp>
+#include <limen/kernel/attention_softmax.hpp>
 #include <limen/kernel/chunk.hpp>
 #include <limen/kernel/compact.hpp>
 #include <limen/kernel/conv.hpp>
@@ -118,6 +123,8 @@
 #include <limen/kernel/dispatch.hpp>
 #include <limen/kernel/dropout.hpp>
 #include <limen/kernel/edge_attention.hpp>
+#include <limen/kernel/edge_scores.hpp>
+#include <limen/kernel/edge_softmax.hpp>
 #include <limen/kernel/erf.hpp>
 #include <limen/kernel/exp.hpp>
 #include <limen/kernel/fire.hpp>

@@ -146,37 +146,3 @@ TEST_CASE("Attention computes what Qwen3-Next does", "[attention][gate][golden]"
                                          {g::k_norm_weight, g::d_k_norm_weight}});
   }
 }
-
-TEST_CASE("Gates inside q_proj are taken apart and put together", "[attention][gate]") {
-  constexpr Index H = 6, K = 2, d = 2;
-  for (const auto layout :
-       {GateLayout::by_head, GateLayout::by_group, GateLayout::by_group_headwise}) {
-    const Index rows = gated_rows(layout, H, d);
-    std::vector<double> stored, q(H * d), gate(static_cast<std::size_t>(rows - H * d));
-    for (Index i = 0; i < rows; ++i) stored.push_back(static_cast<double>(i));
-    auto back = stored;
-    REQUIRE(split_gated_queries<double>(layout, H, K, d, 1, stored, q.data(), gate.data()));
-    join_gated_queries(layout, H, K, d, 1, q.data(), gate.data(), back.data());
-    REQUIRE(back == stored);
-    for (Index h = 0; h < H; ++h) {  // head 4 is head r = 1 of group k = 1, and so on
-      const Index k = h / 3, r = h % 3, at = h * d + 1;
-      const bool headwise = layout == GateLayout::by_group_headwise;
-      const double row = q[static_cast<std::size_t>(at)];
-      const double z = gate[static_cast<std::size_t>(headwise ? h : at)];
-      if (layout == GateLayout::by_head) {
-        REQUIRE(row == static_cast<double>(2 * h * d + 1));
-        REQUIRE(z == static_cast<double>(2 * h * d + d + 1));
-      } else if (headwise) {
-        REQUIRE(row == static_cast<double>(k * 3 * (d + 1) + r * d + 1));
-        REQUIRE(z == static_cast<double>(k * 3 * (d + 1) + 3 * d + r));
-      } else {
-        REQUIRE(row == static_cast<double>(2 * k * 3 * d + r * d + 1));
-        REQUIRE(z == static_cast<double>(2 * k * 3 * d + 3 * d + r * d + 1));
-      }
-    }
-    stored.pop_back();
-    const auto status =
-        split_gated_queries<double>(layout, H, K, d, 1, stored, q.data(), gate.data());
-    REQUIRE_FALSE(status);
-  }
-}

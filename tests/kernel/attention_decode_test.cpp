@@ -1,3 +1,4 @@
+#include <limen/kernel/attention.hpp>
 #include <limen/kernel/attention_decode.hpp>
 
 #include <limen/core/random.hpp>

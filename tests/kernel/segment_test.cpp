@@ -177,7 +177,7 @@ TEMPLATE_TEST_CASE("What flows along edges is the plain sum", "[kernel][segment]
   const Graph g = Graph::make(sources, nodes, some_edges(sources, nodes, random)).value();
   const Index E = g.edges();
   for (const Index H : {1, 2, 3, 5}) {
-    for (const Index C : {1, 3, 8, 16, 17, 40}) {
+    for (const Index C : {1, 2, 3, 4, 8, 16, 17, 40}) {
       const Index D = H * C;
       const auto w = noise<Real>(E * H, random), x = noise<Real>(sources * D, random);
       const auto dy = noise<Real>(nodes * D, random), v = noise<Real>(E * D, random);

@@ -53,7 +53,9 @@ struct Attending {
 /// Rows of one sequence in q, and in k and v, where what was held comes first.
 struct SequenceRows {
   Index row, rows, key, keys;
-  std::int64_t seen;  ///< position of the first row
+  std::int64_t seen;                   ///< position of the first row
+  const std::uint8_t* keep = nullptr;  ///< its mask, as AttentionCall has it
+  Index keep_head = 0, keep_block = 1;
 
   Index first_keys(Index first) const { return std::min(first, keys); }
 };
@@ -104,6 +106,9 @@ AttentionCall<Real> call_of(const SequenceRows& s, Index H, MatrixView<const Rea
   c.v = v.middle_rows(s.key, s.keys);
   c.y = y.middle_rows(s.row, s.rows);
   c.lse = lse != nullptr ? lse + s.row * H : nullptr;
+  c.keep = s.keep;
+  c.keep_head = s.keep_head;
+  c.keep_block = s.keep_block;
   return c;
 }
 

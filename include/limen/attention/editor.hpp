@@ -11,11 +11,15 @@
 /// of all sequences, as they are scored and read, and takes back y. Layers are numbered in the
 /// order in which they run. Without an editor it costs a comparison. Edits are for inference:
 /// training refuses, and `step` passes an editor by.
+///
+///     const AttentionMask prefix{.queries = 6, .keys = 6, .keep = bytes};
+///     Masked only(prefix);                              // in training too
 
 #include <span>
 #include <utility>
 
 #include <limen/attention/maps.hpp>
+#include <limen/attention/mask.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -26,20 +30,46 @@ class AttentionEditor {
   void next(const AttentionRule<Real>& rule, std::span<const AttentionCall<Real>> calls) {
     attend(layer_++, rule, calls);
   }
+  /// Masks for the next layer: one for all sequences, or one for each. Empty: call `next`.
+  std::span<const AttentionMask> next_masks() {
+    const auto m = masks(layer_);
+    if (!m.empty()) ++layer_;
+    return m;
+  }
   /// Before a run: the layers are counted anew.
   void restart() { layer_ = 0; }
 
  protected:
   ~AttentionEditor() = default;
 
-  /// Writes y of all calls: as `attention` would, or otherwise.
-  virtual void attend(Index layer, const AttentionRule<float>& rule,
-                      std::span<const AttentionCall<float>> calls) = 0;
-  virtual void attend(Index layer, const AttentionRule<double>& rule,
-                      std::span<const AttentionCall<double>> calls) = 0;
+  /// An editor that only forbids keys, of this layer, says so here. The layer then does the softmax
+  /// itself, and learns.
+  virtual std::span<const AttentionMask> masks(Index) const { return {}; }
+
+  /// Writes y of all calls: as `attention` does, or otherwise.
+  virtual void attend(Index, const AttentionRule<float>& rule,
+                      std::span<const AttentionCall<float>> calls) {
+    attention<float>(rule, calls);
+  }
+  virtual void attend(Index, const AttentionRule<double>& rule,
+                      std::span<const AttentionCall<double>> calls) {
+    attention<double>(rule, calls);
+  }
 
  private:
   Index layer_ = 0;
+};
+
+/// Masks for all layers: one for all sequences, or one for each.
+class Masked final : public AttentionEditor {
+ public:
+  explicit Masked(const AttentionMask& one) : masks_(&one, 1) {}
+  explicit Masked(std::span<const AttentionMask> masks) : masks_(masks) {}
+
+ private:
+  std::span<const AttentionMask> masks(Index) const override { return masks_; }
+
+  std::span<const AttentionMask> masks_;
 };
 
 /// Lays the probabilities of every layer open: edit(layer, maps). All sequences must be as long as

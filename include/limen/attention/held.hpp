@@ -39,6 +39,48 @@ bool has_room(const Batch<State>& batch, Index rows) {
   return true;
 }
 
+inline std::span<const AttentionMask> masks_of(AttentionEditor* editor) {
+  return editor != nullptr ? editor->next_masks() : std::span<const AttentionMask>{};
+}
+
+/// Reports and says no if a mask is not as large as what its sequence looks at.
+template <class State>
+bool masks_fit(std::span<const AttentionMask> masks, const Batch<State>& batch, Index rows,
+               Index heads, Index first) {
+  if (masks.empty()) return true;
+  if (first > 0) {
+    fail({"Attention with masks", "no rows that are seen for ever", ".first"});
+    return false;
+  }
+  if (masks.size() != 1 && static_cast<Index>(masks.size()) != batch.count()) {
+    fail({"attention masks", std::to_string(batch.count()) + ", or one for all",
+          std::to_string(masks.size())});
+    return false;
+  }
+  for (Index b = 0; b < batch.count(); ++b) {
+    const Index count = batch.end(b, rows) - batch.begin(b);
+    if (count == 0) continue;
+    Index keys = count;
+    if constexpr (holds<State>) keys += batch.carries() ? batch[b].held() : 0;
+    const auto& mask = masks[masks.size() == 1 ? 0 : static_cast<std::size_t>(b)];
+    if (const Status status = mask.fits(count, keys, heads); !status) {
+      fail(status.error());
+      return false;
+    }
+  }
+  return true;
+}
+
+/// Gives the sequences their masks, which fit.
+inline void put_masks(std::span<const AttentionMask> masks, std::span<SequenceRows> sequences) {
+  for (std::size_t b = 0; b < sequences.size() && !masks.empty(); ++b) {
+    const auto& mask = masks[masks.size() == 1 ? 0 : b];
+    sequences[b].keep = mask.keep.data();
+    sequences[b].keep_head = mask.by_head ? mask.of_a_head() : 0;
+    sequences[b].keep_block = mask.block;
+  }
+}
+
 /// Where the rows of the batch lie, and at which position they begin.
 template <class State>
 Buffer<SequenceRows> rows_of(const Batch<State>& batch, Index rows) {

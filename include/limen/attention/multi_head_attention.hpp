@@ -21,9 +21,8 @@
 
 #include <limits>
 
-#include <limen/attention/attention_config.hpp>
+#include <limen/attention/attention_inputs.hpp>
 #include <limen/attention/editor.hpp>
-#include <limen/attention/gate_places.hpp>
 #include <limen/attention/held.hpp>
 #include <limen/core/denormals.hpp>
 #include <limen/nn/linear.hpp>
@@ -91,8 +90,8 @@ struct Attention {
     if constexpr (l2) {
       fill(layer.logit_scale, 10);  // scores between -10 and 10
     } else if constexpr (normed) {
-      fill(layer.q_norm, 1 - Norm::offset);
-      fill(layer.k_norm, 1 - Norm::offset);
+      fill(layer.q_norm, 1 - detail::HeadNorm<C.qk_norm, d, Real>::offset);
+      fill(layer.k_norm, 1 - detail::HeadNorm<C.qk_norm, d, Real>::offset);
     }
     return layer;
   }
@@ -127,12 +126,11 @@ struct Attention {
     requires(C.causal)
   {
     const FlushDenormals guard;
-    Vector<Real, gated ? G : 1> z;
-    if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
-    const Places places{gated ? z.data() : data_or_null(gate)};
-    auto q = linear(x, q_proj, data_or_null(q_bias));
-    places.template apply<GatePosition::G4>(H, q.matrix());
-    const auto [k, v] = key_and_value(x, places, state.seen, q.matrix());
+    const auto inputs = of_x();
+    const auto z = inputs.row_scores(x);
+    const auto places = inputs.places(z.data());
+    auto q = inputs.query(x, places);
+    const auto [k, v] = inputs.key_and_value(x, places, state.seen, q.matrix());
     Vector<Real, D> y;
     if (!state.append(k.data(), v.data())) {
       for (Real& value : y.values) value = std::numeric_limits<Real>::quiet_NaN();
@@ -153,10 +151,9 @@ struct Attention {
     requires(C.causal)
   {
     const FlushDenormals guard;
-    Vector<Real, gated ? G : 1> z;
-    if constexpr (gated) z = linear(x, gate_proj, data_or_null(gate_bias));
-    const Places places{gated ? z.data() : data_or_null(gate)};
-    const auto [k, v] = key_and_value(x, places, state.seen, {});
+    const auto inputs = of_x();
+    const auto z = inputs.row_scores(x);
+    const auto [k, v] = inputs.key_and_value(x, inputs.places(z.data()), state.seen, {});
     return state.append(k.data(), v.data());
   }
 
@@ -191,13 +188,9 @@ struct Attention {
     requires(!is_prepared<S>)
   {
     if (!batch.fits(x.rows()) || !detail::has_room(batch, x.rows())) return {};
-    if (editor_of(batch) != nullptr) {
-      fail({"Attention with an editor", "inference", "training"});
-      return {};
-    }
     const FlushDenormals guard;
     auto y = run<true>(SequenceView<Real, D>(x), batch, cache);
-    cache.x = std::move(x);
+    if (y.rows() == x.rows()) cache.x = std::move(x);
     return y;
   }
 
@@ -212,8 +205,8 @@ struct Attention {
     const FlushDenormals guard;
     using enum GatePosition;
     Sequence<Real, G> dz(has_gate ? T : 0);
-    const Places places = places_of(c);
-    Sequence<Real, D> dx(T), du = dy.copy();
+    const auto places = of_x().places(c.z.data());
+    Sequence<Real, D> du = dy.copy();
     places.template back<G5>(1, c.y_ungated, du, dz);
     if constexpr (C.out_bias) add_bias_gradient<Real, D>(du, gradient.o_bias);
     auto d_o = linear_input_gradient<Real, D, H * d>(du, o_proj);
@@ -232,46 +225,18 @@ struct Attention {
         d_o.matrix(), dq.matrix(), dk.matrix(), dv.matrix(), data_or_null(gradient.sinks));
     dk = detail::of_new_rows(std::move(dk), c.rows(), T);
     dv = detail::of_new_rows(std::move(dv), c.rows(), T);
-    if constexpr (C.rope.on()) turn(c.rows(), -1, dq.matrix(), dk.matrix());
-    if constexpr (normed) {
-      q_normed().backward(dq.matrix(), c.q_unnormed.matrix(), c.q_r.data(),
-                          data_or_null(l2_or(gradient.logit_scale, gradient.q_norm)),
-                          data_or_null(gradient.q_norm_bias));
-      k_normed().backward(dk.matrix(), c.k_unnormed.matrix(), c.k_r.data(),
-                          data_or_null(gradient.k_norm), data_or_null(gradient.k_norm_bias));
-    }
-    places.template back<G4>(H, c.q_ungated, dq, dz);
-    places.template back<G3>(K, c.k_ungated, dk, dz);
-    places.template back<G2>(K, c.v_ungated, dv, dz);
-    product_nn(dq.matrix(), q_proj.matrix(), dx.matrix());
-    add_linear_weight_gradient<Real, H * d, D>(dq, c.x, gradient.q_proj);
-    const auto back = [&](const auto& from, const auto& weight, auto& dw) {
-      add_linear_weight_gradient(from, c.x, dw);
-      add_linear_input_gradient(from, weight, dx);
-    };
-    back(dk, k_proj, gradient.k_proj);
-    back(dv, v_proj, gradient.v_proj);
-    if constexpr (C.bias) {
-      add_bias_gradient<Real, H * d>(dq, gradient.q_bias);
-      add_bias_gradient<Real, K * d>(dk, gradient.k_bias);
-      add_bias_gradient<Real, K * d>(dv, gradient.v_bias);
-    }
-    if constexpr (gated) back(dz, gate_proj, gradient.gate_proj);
-    if constexpr (gated && C.gate.bias) add_bias_gradient<Real, G>(dz, gradient.gate_bias);
-    if constexpr (has_gate && !gated) add_bias_gradient<Real, G>(dz, gradient.gate);
-    return dx;
+    return of_x().back(std::move(dq), std::move(dk), std::move(dv), std::move(dz), c, gradient);
   }
 
  private:
   // Constants of their own: of a config that holds others, clang 16 reads fields wrongly at run
   // time.
-  static constexpr double eps = C.norm_eps;
   static constexpr Real scale = static_cast<Real>(l2 && C.scale == 0 ? 1 : C.scale),
                         cap = static_cast<Real>(C.soft_cap);
   static constexpr bool causal = C.causal;
   static constexpr Index window = C.window, first = C.first;
 
-  static RopeRule rope() noexcept { return rope_rule<C.rope, d>(); }
+  detail::AttentionInputs<Attention> of_x() const noexcept { return {*this}; }
 
   detail::Attending<Real> attending() const noexcept {
     detail::Attending<Real> a;
@@ -284,57 +249,8 @@ struct Attention {
     if constexpr (C.alibi) a.rule.slopes = detail::alibi_slopes<Real, H>.data();
     if constexpr (C.sink) a.rule.sinks = sinks.data();
     a.first = first;
-    if constexpr (C.rope.on()) a.rope = rope();
+    if constexpr (C.rope.on()) a.rope = detail::AttentionInputs<Attention>::rope();
     return a;
-  }
-
-  // ── Gate, norm, rotation ───────────────────────────────────────────────────────────────────────
-
-  using Places = detail::GatePlaces<C.gate, Real, G>;
-  Places places_of(const Cache& c) const { return {gated ? c.z.data() : data_or_null(gate)}; }
-
-  using Norm = detail::HeadNorm<C.qk_norm, d, Real>;
-  template <class A, class B>
-  static auto& l2_or(A& scale_of_heads, B& weight) {
-    if constexpr (l2) return scale_of_heads;
-    if constexpr (!l2) return weight;
-  }
-  Norm q_normed() const noexcept {
-    return {eps, data_or_null(l2_or(logit_scale, q_norm)), data_or_null(q_norm_bias)};
-  }
-  Norm k_normed() const noexcept { return {eps, data_or_null(k_norm), data_or_null(k_norm_bias)}; }
-  void normalize(MatrixView<Real> q, MatrixView<Real> k, Real* q_r = nullptr,
-                 Real* k_r = nullptr) const noexcept {
-    if constexpr (normed) {
-      q_normed().forward(q, q_r);
-      k_normed().forward(k, k_r);
-    }
-  }
-
-  struct KeyValue {
-    Vector<Real, K * d> k, v;
-  };
-  /// Of one row, and its q, if there is one, normed and turned with k.
-  KeyValue key_and_value(VectorView<Real, D> x, const Places& places, std::int64_t seen,
-                         MatrixView<Real> q) const noexcept {
-    KeyValue kv{linear(x, k_proj, data_or_null(k_bias)), linear(x, v_proj, data_or_null(v_bias))};
-    places.template apply<GatePosition::G3>(K, kv.k.matrix());
-    places.template apply<GatePosition::G2>(K, kv.v.matrix());
-    normalize(q, kv.k.matrix());
-    if constexpr (C.rope.on()) limen::rope(rope(), seen, 1, 1, kv.k.matrix(), q);
-    return kv;
-  }
-
-  static void turn(std::span<const detail::SequenceRows> sequences, double sign, MatrixView<Real> q,
-                   MatrixView<Real> k) {
-    for (const auto& s : sequences) {
-      limen::rope(rope(), s.seen, 1, sign, q.middle_rows(s.row, s.rows),
-                  k.middle_rows(s.row, s.rows));
-    }
-  }
-
-  static AttentionEditor* editor_of(const Batch<State>& batch) {
-    return batch.context != nullptr ? batch.context->attention : nullptr;
   }
 
   /// `Keep`: for backward.
@@ -343,31 +259,24 @@ struct Attention {
     using enum GatePosition;
     const Index T = x.rows();
     TapListener* const taps = batch.context != nullptr ? batch.context->taps : nullptr;
-    c.q = linear(x, q_proj, data_or_null(q_bias));
-    c.k = linear(x, k_proj, data_or_null(k_bias));
-    c.v = linear(x, v_proj, data_or_null(v_bias));
-    if constexpr (gated) c.z = linear(x, gate_proj, data_or_null(gate_bias));
-    const Places places = places_of(c);
-    places.template pass<G4, Keep>(H, c.q, c.q_ungated, taps);
-    places.template pass<G3, Keep>(K, c.k, c.k_ungated, taps);
-    places.template pass<G2, Keep>(K, c.v, c.v_ungated, taps);
-    if constexpr (normed && Keep) {
-      c.q_unnormed = c.q;
-      c.k_unnormed = c.k;
-      c.q_r = Buffer<Real>(T * H * Norm::kept);
-      c.k_r = Buffer<Real>(T * K * Norm::kept);
+    AttentionEditor* editor = batch.context != nullptr ? batch.context->attention : nullptr;
+    const bool alone = taps == nullptr && editor == nullptr;
+    const auto masks = detail::masks_of(editor);
+    if (!detail::masks_fit(masks, batch, T, H, first)) return {};
+    if (!masks.empty()) editor = nullptr;
+    if (Keep && editor != nullptr) {
+      fail({"Attention with an editor", "inference", "training"});
+      return {};
     }
-    normalize(c.q.matrix(), c.k.matrix(), Keep ? c.q_r.data() : nullptr,
-              Keep ? c.k_r.data() : nullptr);
     c.sequences = detail::rows_of(batch, T);
-    if constexpr (C.rope.on()) turn(c.rows(), 1, c.q.matrix(), c.k.matrix());
+    of_x().template run<Keep>(x, c, taps);
+    const auto places = of_x().places(c.z.data());
     c.o = Sequence<Real, H * d>(T);
     c.lse = Buffer<Real>(Keep || first > 0 ? T * H : 0);
     const auto how = attending();
-    AttentionEditor* const editor = editor_of(batch);
-    const bool alone = taps == nullptr && editor == nullptr;
     if (!Keep && alone) detail::read_few(how, batch, c.sequences, c.q, c.k, c.v, c.o);
     detail::gather_held(batch, c.sequences, c.k, c.v);
+    detail::put_masks(masks, {c.sequences.data(), static_cast<std::size_t>(c.sequences.size())});
     if (editor != nullptr) {
       detail::let_edit<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(), c.o.matrix(),
                              *editor);

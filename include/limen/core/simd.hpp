@@ -525,11 +525,56 @@ LIMEN_INLINE V reciprocal(const V& v) {
 template <class Real>
 inline constexpr Index lanes = static_cast<Index>(Vec<Real>::size);
 
+#if !defined(LIMEN_SCALAR)
+namespace detail {
+
+/// Lanes I of a and b, counted through both.
+template <int... I, class V>
+LIMEN_INLINE V pick(const V& a, const V& b) {
+  using N = Native<typename V::value_type, V::size>;
+  return V(__builtin_shufflevector(static_cast<N>(a), static_cast<N>(b), I...));
+}
+
+/// reduce_add_each of 16 vectors of 16 lanes, by shuffles and blends that stay within 128 or 256
+/// bits.
+template <class V>
+LIMEN_INLINE V reduce_add_sixteen(const V* v) {
+  V w[4];  // w[l] has, 128 bits each, four sums for v[l], v[4 + l], v[8 + l], v[12 + l]
+  LIMEN_UNROLL for (int l = 0; l < 4; ++l) {
+    V half[2];
+    LIMEN_UNROLL for (int i = 0; i < 2; ++i) {
+      const V &a = v[8 * i + l], &b = v[8 * i + 4 + l];
+      half[i] = pick<0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31>(a, b) +
+                pick<8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23>(a, b);
+    }
+    w[l] = pick<0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27>(half[0], half[1]) +
+           pick<4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31>(half[0], half[1]);
+  }
+  V two[2];
+  LIMEN_UNROLL for (int i = 0; i < 2; ++i) {
+    const V &a = w[2 * i], &b = w[2 * i + 1];
+    two[i] = pick<0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29>(a, b) +
+             pick<2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31>(a, b);
+  }
+  return pick<0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30>(two[0], two[1]) +
+         pick<1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31>(two[0], two[1]);
+}
+
+}  // namespace detail
+#endif
+
 /// Lane j of the result, for j < N: the sum of the lanes of v[j]. Two shuffles for each instead of
 /// four; the additions are those of reduce_add, in its order. N is a power of two, at most lanes.
 template <std::size_t N, class V>
 LIMEN_INLINE V reduce_add_each(const V* v) {
   static_assert(N <= V::size);
+#if !defined(LIMEN_SCALAR)
+  if constexpr (N == 16 && V::size == 16 && sizeof(V) == 64) {
+    if constexpr (std::is_convertible_v<V, detail::Native<typename V::value_type, N>>) {
+      return detail::reduce_add_sixteen(v);
+    }
+  }
+#endif
   V sums[N];
   LIMEN_UNROLL for (std::size_t i = 0; i < N; ++i) sums[i] = v[i];
   LIMEN_UNROLL for (std::size_t half = N / 2; half > 0; half /= 2) {

@@ -10,10 +10,12 @@
 ///   attention_step      one thread, little room
 ///   attention_decode    the same bits; threads share the chunks
 
-#include <cstring>
+#include <algorithm>
+#include <span>
 
-#include <limen/core/bfloat16.hpp>
-#include <limen/kernel/attention.hpp>
+#include <limen/core/parallel.hpp>
+#include <limen/kernel/attention_few.hpp>
+#include <limen/kernel/attention_softmax.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -33,146 +35,6 @@ namespace detail {
 
 /// Keys of a chunk: enough work to share, few enough that scores stay in the L1 cache.
 inline constexpr Index decode_chunk = 512;
-/// Rows (queries and heads of a group) that are looked at together.
-inline constexpr Index decode_rows = 4;
-
-/// Rows that will be read next: asked for one by one, while others are worked on.
-struct Ahead {
-  const char* rows = nullptr;  ///< null: none
-  Index row = 0;               ///< bytes from one to the next
-  Index lines = 0;             ///< pairs of cache lines of a row
-
-  template <class Stored>
-  static Ahead of(const Stored* rows, Index row, Index width) {
-    constexpr Index size = sizeof(Stored);
-    return {reinterpret_cast<const char*>(rows), row * size, (width * size + 127) / 128};
-  }
-  LIMEN_INLINE void ask(Index j) const {
-#if defined(__GNUC__)
-    if (rows == nullptr) return;
-    const char* p = rows + j * row;
-    for (Index i = 0; i < lines; ++i, p += 128) {
-      __builtin_prefetch(p, 0, 2);  // to the L2 cache
-      __builtin_prefetch(p + 64, 0, 2);
-    }
-#endif
-  }
-};
-
-/// s[r][j] = q_r · k_j for R rows of queries (contiguous, d wide) and n keys.
-template <int R, class Real, class Stored>
-LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_row, Index n,
-                               Real* s, Index s_row, const Ahead& ahead) noexcept {
-  using V = simd::Vec<Real>;
-  constexpr Index lanes = simd::lanes<Real>;
-  constexpr int K = lanes >= 4 ? 4 : 1;
-  const auto some = [&](Index j, auto keys) __attribute__((always_inline)) {
-    constexpr int count = decltype(keys)::value;
-    V sum[R * count];
-    LIMEN_UNROLL for (int i = 0; i < R * count; ++i) sum[i] = V(Real(0));
-    LIMEN_UNROLL for (int i = 0; i < count; ++i) ahead.ask(j + i);
-    const auto advance = [&](Index c, auto load) __attribute__((always_inline)) {
-      V left[R];
-      LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = simd::in_register(load(q + r * d + c));
-      LIMEN_UNROLL for (int i = 0; i < count; ++i) {
-        const V right = simd::in_register(load(k + (j + i) * k_row + c));
-        LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-          sum[r * count + i] = simd::fma(left[r], right, sum[r * count + i]);
-        }
-      }
-    };
-    Index c = 0;
-    for (; c + lanes <= d; c += lanes) {
-      advance(c, [](const auto* p) __attribute__((always_inline)) { return simd::load<V>(p); });
-    }
-    if (c < d) {
-      const Index rest = d - c;
-      advance(c, [rest](const auto* p)
-                     __attribute__((always_inline)) { return simd::load<V>(p, rest); });
-    }
-    if constexpr (R * count == 16 && lanes == 16) {
-      alignas(64) Real each[16];
-      simd::store(each, simd::reduce_add_each<16>(sum));
-      LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-        std::memcpy(s + r * s_row + j, each + r * count, sizeof(Real) * count);
-      }
-    } else {
-      LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-        if constexpr (count == 4) {
-          simd::store(s + r * s_row + j, simd::reduce_add_each<4>(sum + r * count), 4);
-        } else {
-          LIMEN_UNROLL for (int i = 0; i < count; ++i) {
-            s[r * s_row + j + i] = simd::reduce_add(sum[r * count + i]);
-          }
-        }
-      }
-    }
-  };
-  Index j = 0;
-  for (; j + K <= n; j += K) some(j, std::integral_constant<int, K>{});
-  for (; j < n; ++j) some(j, std::integral_constant<int, 1>{});
-}
-
-/// y[r] += Σ_j p[r][j] v_j in N vectors of columns.
-template <int R, int N, class Real, class Stored, class Load, class Store>
-LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v, Index v_row,
-                                    Index n, Real* y, Index y_row, const Ahead& ahead, Load load,
-                                    Store store) noexcept {
-  using V = simd::Vec<Real>;
-  constexpr Index lanes = simd::lanes<Real>;
-  V sum[R][N];
-  LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-    LIMEN_UNROLL for (int i = 0; i < N; ++i) sum[r][i] = load(y + r * y_row + i * lanes);
-  }
-  for (Index j = 0; j < n; ++j, v += v_row) {
-    ahead.ask(j);
-    V left[R];
-    LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = simd::in_register(V(p[r * p_row + j]));
-    LIMEN_UNROLL for (int i = 0; i < N; ++i) {
-      const V right = simd::in_register(load(v + i * lanes));
-      LIMEN_UNROLL for (int r = 0; r < R; ++r) sum[r][i] = simd::fma(left[r], right, sum[r][i]);
-    }
-  }
-  LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-    LIMEN_UNROLL for (int i = 0; i < N; ++i) store(y + r * y_row + i * lanes, sum[r][i]);
-  }
-}
-
-/// y[r] += Σ_j p[r][j] v_j
-template <int R, class Real, class Stored>
-LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Index v_row, Index n,
-                               Real* y, Index y_row, Index dv, Ahead ahead) noexcept {
-  using V = simd::Vec<Real>;
-  constexpr Index lanes = simd::lanes<Real>;
-  constexpr int most = 4;  // vectors of a row at once
-  const auto load = [](const auto* x) { return simd::load<V>(x); };
-  const auto store = [](Real* x, const V& value) { simd::store(x, value); };
-  Index c = 0;
-  for (; c + most * lanes <= dv; c += most * lanes) {
-    few_value_columns<R, most>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
-    ahead.rows = nullptr;  // asked once
-  }
-  for (; c + lanes <= dv; c += lanes) {
-    few_value_columns<R, 1>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
-    ahead.rows = nullptr;
-  }
-  if (c < dv) {
-    const Index rest = dv - c;
-    few_value_columns<R, 1>(
-        p, p_row, v + c, v_row, n, y + c, y_row, ahead,
-        [rest](const auto* x) { return simd::load<V>(x, rest); },
-        [rest](Real* x, const V& value) { simd::store(x, value, rest); });
-  }
-}
-
-/// f.template operator()<R>() for R = n, at most decode_rows.
-template <class F>
-void with_rows(Index n, F&& f) {
-  if (n >= 4) return f.template operator()<4>();
-  if (n == 3) return f.template operator()<3>();
-  if (n == 2) return f.template operator()<2>();
-  f.template operator()<1>();
-}
 
 /// The rows of a key head, and what they have gathered: row r is query r / group of the group's
 /// head r % group.
@@ -279,6 +141,7 @@ struct Decoding {
     const Real scale = scale_of(rule, d) * math::detail::log2_e<Real>;
     for (Index r = 0; r < rows; ++r) {
       copy_scaled(c.q.row(r / group) + (h * group + r % group) * d, q + r * d, d, scale);
+      order_query<Stored>(q + r * d, d);
     }
   }
 

@@ -15,147 +15,42 @@
 /// A node without edges, or whose scores are all -inf, has probabilities 0, and 0 flows into it.
 /// NaN (and +inf, which has no answer) stays in its node and head.
 
-#include <limits>
 #include <type_traits>
 
 #include <limen/core/config.hpp>
 #include <limen/core/matrix.hpp>
 #include <limen/core/memory.hpp>
 #include <limen/core/simd.hpp>
+#include <limen/kernel/edge_softmax.hpp>
 #include <limen/kernel/graph.hpp>
-#include <limen/kernel/math.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
 namespace detail {
 
-constexpr Index least(Index a, Index b) { return a < b ? a : b; }
-
-/// Numbers that `softmax_edges` may touch for so many edges.
-template <class Real>
-constexpr Index edge_room(Index edges, Index heads) {
-  return edges * heads + 2 * simd::lanes<Real>;
-}
-
-/// [edges][heads], a vector at a time: the lanes of the vector at q are heads `first`, `first` + 1,
-/// ... over and over, `active` of them. Vectors are `stride` apart.
-template <class Real>
-struct HeadLanes {
-  using V = simd::Vec<Real>;
-  static constexpr Index width = simd::lanes<Real>;
-
-  Index heads, count;  ///< numbers in all
-  bool narrow = heads <= width;
-  Index active = narrow ? width - width % heads : width;
-  Index stride = narrow ? active : heads;
-
-  HeadLanes(Index edges, Index h) : heads(h), count(edges * h) {}
-
-  /// f(q, lanes) for the vectors of heads `first` and on.
-  template <class F>
-  LIMEN_INLINE void each(Index first, F&& f) const {
-    const Index here = narrow ? active : least(width, heads - first);
-    for (Index q = 0; q < count - first; q += stride) f(q, narrow ? least(here, count - q) : here);
-  }
-  template <class F>
-  LIMEN_INLINE void each_group(F&& f) const {
-    for (Index first = 0; first < heads; first += narrow ? heads : width) f(first);
-  }
-
-  /// Each lane becomes what all lanes of its head come to. The lanes past `active` do not count.
-  template <class F>
-  LIMEN_INLINE V over_edges(V v, F&& join) const {
-    if (!narrow || heads == width) return v;
-#if !defined(LIMEN_SCALAR)
-    if ((heads & (heads - 1)) == 0) {
-      if constexpr (width > 1) {
-        if (heads <= 1) v = join(v, simd::detail::rotate<1>(v));
-      }
-      if constexpr (width > 2) {
-        if (heads <= 2) v = join(v, simd::detail::rotate<2>(v));
-      }
-      if constexpr (width > 4) {
-        if (heads <= 4) v = join(v, simd::detail::rotate<4>(v));
-      }
-      if constexpr (width > 8) v = join(v, simd::detail::rotate<8>(v));
-      return v;
-    }
-#endif
-    alignas(64) Real all[V::size];
-    simd::store(all, v);
-    for (Index l = active - 1; l >= heads; --l) {
-      all[l - heads] = join(all[l - heads], all[l]);
-    }
-    for (Index l = heads; l < width; ++l) all[l] = all[l - heads];
-    return simd::load<V>(all);
-  }
-};
-
-template <class Real>
-struct Sum {
-  using V = simd::Vec<Real>;
-  LIMEN_INLINE V operator()(const V& a, const V& b) const { return a + b; }
-  LIMEN_INLINE Real operator()(Real a, Real b) const { return a + b; }
-};
-template <class Real>
-struct Larger {  // NaN is passed over
-  using V = simd::Vec<Real>;
-  LIMEN_INLINE V operator()(const V& a, const V& b) const { return simd::max(b, a); }
-  LIMEN_INLINE Real operator()(Real a, Real b) const { return b > a ? b : a; }
-};
-
-/// s [edges][H], with edge_room -> p [edges][H], which may be s. s is overwritten.
-template <class Real>
-LIMEN_INLINE void softmax_edges(Real* s, Index edges, Index heads, Real* p) {
-  using V = simd::Vec<Real>;
-  constexpr Real nothing = -std::numeric_limits<Real>::infinity();
-  const HeadLanes<Real> lanes(edges, heads);
-  simd::store(s + lanes.count, V(nothing));
-  simd::store(s + lanes.count + lanes.width, V(nothing));
-  lanes.each_group([&](Index first) {
-    Real* const x = s + first;
-    V most(nothing);
-    lanes.each(first, [&](Index q, Index) { most = Larger<Real>()(most, simd::load<V>(x + q)); });
-    most = lanes.over_edges(most, Larger<Real>());
-    const V shift = simd::select(most == V(nothing), V(Real(0)), most);
-    V sum(Real(0));
-    lanes.each(first, [&](Index q, Index) {
-      const V e = math::exp(simd::load<V>(x + q) - shift);
-      simd::store(x + q, e, lanes.narrow ? lanes.active : least(lanes.width, heads - first));
-      sum = sum + e;
-    });
-    sum = lanes.over_edges(sum, Sum<Real>());
-    const V scale = simd::select(sum == V(Real(0)), V(Real(0)), V(Real(1)) / sum);
-    lanes.each(first, [&](Index q, Index n) {
-      simd::store(p + first + q, simd::load<V>(x + q) * scale, n);
-    });
-  });
-}
-
-/// ds = p ⊙ (dp - Σ p dp), all [edges][H].  `ds` may be `dp`.
-template <class Real>
-LIMEN_INLINE void softmax_edges_backward(const Real* p, const Real* dp, Index edges, Index heads,
-                                         Real* ds) {
-  using V = simd::Vec<Real>;
-  const HeadLanes<Real> lanes(edges, heads);
-  lanes.each_group([&](Index first) {
-    V dot(Real(0));
-    lanes.each(first, [&](Index q, Index n) {
-      dot = simd::fma(simd::load<V>(p + first + q, n), simd::load<V>(dp + first + q, n), dot);
-    });
-    dot = lanes.over_edges(dot, Sum<Real>());
-    lanes.each(first, [&](Index q, Index n) {
-      const V d = simd::load<V>(p + first + q, n) * (simd::load<V>(dp + first + q, n) - dot);
-      simd::store(ds + first + q, d, n);
-    });
-  });
-}
-
-/// out[k][h] = Σ_c f(k, h C + c, load): f gives vectors, 0 where `load` reads past the head.
+/// f(type_identity<V>) with the vectors for heads of C columns: where a head is just as wide as a
+/// narrower one, that, and no lane is masked.
 template <class Real, class F>
-LIMEN_INLINE void sum_heads(Index edges, Index heads, Index C, Real* out, F&& f) {
-  using V = simd::Vec<Real>;
-  constexpr Index width = simd::lanes<Real>;
+LIMEN_INLINE void with_vectors(Index C, F&& f) {
+  constexpr Index lanes = simd::lanes<Real>;
+  if constexpr (lanes >= 4) {
+    using Half = simd::Sized<Real, lanes / 2>;
+    if constexpr (!std::is_void_v<Half>) {
+      if (C == lanes / 2) return f(std::type_identity<Half>());
+    }
+  }
+  if constexpr (lanes >= 8) {
+    using Quarter = simd::Sized<Real, lanes / 4>;
+    if constexpr (!std::is_void_v<Quarter>) {
+      if (C == lanes / 4) return f(std::type_identity<Quarter>());
+    }
+  }
+  f(std::type_identity<simd::Vec<Real>>());
+}
+
+template <class V, class Real, class F>
+LIMEN_INLINE void sum_heads_by(Index edges, Index heads, Index C, Real* out, F&& f) {
+  constexpr Index width = static_cast<Index>(V::size);
   constexpr std::size_t together = width < 4 ? V::size : 4;
   V sums[together];
   std::size_t filled = 0;
@@ -177,15 +72,22 @@ LIMEN_INLINE void sum_heads(Index edges, Index heads, Index C, Real* out, F&& f)
   for (std::size_t i = 0; i < filled; ++i) *out++ = simd::reduce_add(sums[i]);
 }
 
+/// out[k][h] = Σ_c f(k, h C + c, load): f gives vectors, 0 where `load` reads past the head.
+template <class Real, class F>
+LIMEN_INLINE void sum_heads(Index edges, Index heads, Index C, Real* out, F&& f) {
+  with_vectors<Real>(
+      C, [&]<class V>(std::type_identity<V>) { sum_heads_by<V>(edges, heads, C, out, f); });
+}
+
 /// Up to four vectors of columns, none across two heads.
 struct Columns {
   Index first[4], lanes[4], head[4];
 };
 
-/// f(size, columns) over the columns of H heads of C, `size` (a constant) vectors at a time.
-template <class Real, class F>
-LIMEN_INLINE void for_columns(Index heads, Index C, F&& f) {
-  constexpr Index width = simd::lanes<Real>;
+/// f(size, columns) over the columns of H heads of C, `size` (a constant) vectors V at a time.
+template <class V, class F>
+LIMEN_INLINE void for_columns_by(Index heads, Index C, F&& f) {
+  constexpr Index width = static_cast<Index>(V::size);
   Columns at;
   int filled = 0;
   for (Index h = 0; h < heads; ++h) {
@@ -203,14 +105,20 @@ LIMEN_INLINE void for_columns(Index heads, Index C, F&& f) {
   if (filled == 2) f(std::integral_constant<int, 2>(), at);
   if (filled == 3) f(std::integral_constant<int, 3>(), at);
 }
+/// f(type_identity<V>, size, columns), V as with_vectors has it.
+template <class Real, class F>
+LIMEN_INLINE void for_columns(Index heads, Index C, F&& f) {
+  with_vectors<Real>(C, [&]<class V>(std::type_identity<V> v) {
+    for_columns_by<V>(heads, C, [&](auto size, const Columns& at) { f(v, size, at); });
+  });
+}
 
 /// y [H C] = start + Σ_k w(k)[h] x(k)[h C + c]: w and x give where numbers of edge k lie. `start`
 /// may be y, or null.
 template <class Real, class W, class X>
 LIMEN_INLINE void weighted_rows(Index edges, Index heads, Index C, W&& w, X&& x, Real* y,
                                 std::type_identity_t<const Real*> start) {
-  using V = simd::Vec<Real>;
-  for_columns<Real>(heads, C, [&](auto size, const Columns& at) {
+  for_columns<Real>(heads, C, [&]<class V>(std::type_identity<V>, auto size, const Columns& at) {
     constexpr int N = decltype(size)::value;
     V sum[N];
     LIMEN_UNROLL for (int i = 0; i < N; ++i) {
