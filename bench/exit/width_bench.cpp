@@ -75,7 +75,7 @@ template <SlimmableConfig C>
 void slim(Index rows) {
   using Net = Slimmable<C, float>;
   for (Index k = 0; k < Net::K; ++k) {
-    const std::string percent = std::to_string(static_cast<int>(100 * C.width(k)));
+    const std::string percent = std::to_string(static_cast<int>(100 * C.widths[k]));
     benchmark::RegisterBenchmark(
         ("exit.width.slim." + percent + "/" + std::to_string(rows)).c_str(),
         [=](benchmark::State& run) {

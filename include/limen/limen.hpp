@@ -91,9 +91,13 @@
 #include <limen/exit/ponder.hpp>
 #include <limen/exit/ponder_steps.hpp>
 #include <limen/exit/risk.hpp>
+#include <limen/exit/sandwich.hpp>
 #include <limen/exit/scores.hpp>
 #include <limen/exit/skip_gate.hpp>
 #include <limen/exit/slimmable.hpp>
+#include <limen/exit/slimmable_conv.hpp>
+#include <limen/exit/slimmable_conv_prepared.hpp>
+#include <limen/exit/slimmable_conv_shape.hpp>
 #include <limen/exit/slimmable_prepared.hpp>
 #include <limen/exit/slimmable_shape.hpp>
 #include <limen/exit/slowdown.hpp>

@@ -25,9 +25,12 @@ TEST_CASE("Channels of a width are a multiple of 8 nearby", "[exit][width][slimm
   STATIC_REQUIRE(slim_channels(1) == 8);
   STATIC_REQUIRE(slim_channels(11) == 16);  // 8 would be less than 0.9 of it
   STATIC_REQUIRE(slim_channels(16) == 16);
-  STATIC_REQUIRE_FALSE(SlimmableConfig{.widths = {0.5, 0.25, 0.75, 1}}.sound());
-  STATIC_REQUIRE_FALSE(SlimmableConfig{.widths = {0.25, 0.5, 0.75, 0.9}}.sound());
-  STATIC_REQUIRE_FALSE(SlimmableConfig{.widths = {0.25, 0, 0.75, 1}}.sound());
+  STATIC_REQUIRE_FALSE(SlimWidths{0.5, 0.25, 0.75, 1}.sound());
+  STATIC_REQUIRE_FALSE(SlimWidths{0.25, 0.5, 0.75, 0.9}.sound());
+  STATIC_REQUIRE_FALSE(SlimWidths{0.25, 0, 0.75, 1}.sound());
+  STATIC_REQUIRE_FALSE(SlimWidths{0, 0, 0, 0}.sound());
+  STATIC_REQUIRE(SlimWidths{0, 0.5, 1}.sound());
+  STATIC_REQUIRE(SlimWidths{0, 0.5, 1}[0] == 0.5);
 }
 
 TEMPLATE_TEST_CASE("Slimmable networks keep the laws of layers that measure the batch",

@@ -13,7 +13,8 @@
 /// The faces of a layer give all widths side by side, [T x K C], narrow to wide: the losses of
 /// exit/exit_loss.hpp train them together, the widest teaching the others. A norm has statistics
 /// for each width, which `settle` moves, and with `.switchable` also its own scale and shift; a
-/// width that is not listed has none and is refused.
+/// width that is not listed has none and is refused. With many widths a step trains some of them,
+/// and statistics are measured at the end: exit/sandwich.hpp.
 ///
 /// Yu et al., "Slimmable neural networks", arXiv:1812.08928; Yu & Huang, "Universally slimmable
 /// networks", arXiv:1903.05134.
@@ -27,6 +28,7 @@
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/prepared.hpp>
+#include <limen/exit/sandwich.hpp>
 #include <limen/exit/slimmable_shape.hpp>
 #include <limen/kernel/norm.hpp>
 #include <limen/kernel/rows.hpp>
@@ -132,15 +134,24 @@ struct Slimmable<C, S> {
   };
   struct Cache {
     Sequence<Real, I> x;
+    ChosenWidths<K> ran;
     Layer at[K][L];
   };
 
   Sequence<Real, out> forward(Sequence<Real, in> x, Batch<State>, Cache& cache) const {
+    return forward_some(std::move(x), ChosenWidths<K>::all(), cache);
+  }
+
+  /// Only some widths; y of the others is 0, and backward passes them by.
+  Sequence<Real, out> forward_some(Sequence<Real, in> x, const ChosenWidths<K>& chosen,
+                                   Cache& cache) const {
     const FlushDenormals guard;
     const Index T = x.rows();
-    Sequence<Real, out> y(T);
+    auto y = Sequence<Real, out>::zeros(T);
+    cache.ran = chosen;
     for (Index k = 0; k < K && T > 0; ++k) {
-      const Index n = C.channels(k);
+      if (!chosen[k]) continue;
+      const Index n = Shape::channels(k);
       MatrixView<const Real> from = x.matrix();
       for (Index l = 0; l < L; ++l) {
         Layer& c = cache.at[k][l] = {Buffer<Real>(T * n), Buffer<Real>(T * n), Buffer<Real>(n),
@@ -170,7 +181,8 @@ struct Slimmable<C, S> {
     if (T == 0) return dx;
     Buffer<Real> dh(T * H), dz(T * H);
     for (Index k = 0; k < K; ++k) {
-      const Index n = C.channels(k);
+      if (!cache.ran[k]) continue;
+      const Index n = Shape::channels(k);
       const MatrixView<Real> dhk{dh.data(), T, n, n}, dzk{dz.data(), T, n, n};
       const auto h = [&](Index l) -> MatrixView<const Real> {  // what layer l takes
         if (l == 0) return cache.x.matrix();
@@ -221,23 +233,8 @@ struct Slimmable<C, S> {
 
   void norm_back(Index l, Index k, const Layer& c, MatrixView<const Real> dh, MatrixView<Real> dz,
                  Slimmable& gradient) const {
-    const Index n = dh.cols, T = dh.rows, a = affine(l, k), s0 = (l * K + k) * H;
-    const MatrixView<const Real> z{c.z.data(), T, n, n};
-    Buffer<Real> s(n), sum(n), hat(n);
-    for (Index i = 0; i < n; ++i) {
-      s[i] = 1 / std::sqrt(c.var[i] + static_cast<Real>(C.eps));
-      sum[i] = hat[i] = 0;
-    }
-    add_column_products<Real>(dh, z, c.mean.data(), s.data(), sum.data(), hat.data());
-    normalize_columns_backward<Real>(dh, z, c.mean.data(), s.data(), scale.data() + a, sum.data(),
-                                     hat.data(), T, dz);
-    const Real count = static_cast<Real>(T), unbiased = T > 1 ? count / (count - 1) : Real(1);
-    for (Index i = 0; i < n; ++i) {
-      gradient.shift[a + i] += sum[i];
-      gradient.scale[a + i] += hat[i];
-      gradient.running_mean[s0 + i] += count * (c.mean[i] - running_mean[s0 + i]);
-      gradient.running_var[s0 + i] += count * (unbiased * c.var[i] - running_var[s0 + i]);
-    }
+    detail::slim_norm_back<Real>(dh, c.z.data(), c.mean.data(), c.var.data(), C.eps, dh.rows, *this,
+                                 affine(l, k), (l * K + k) * H, dz, gradient);
   }
 };
 
