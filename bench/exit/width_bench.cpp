@@ -1,8 +1,9 @@
 // Layers of which a part of the channels is closed. Work: flops of what is open.
 //
 //   exit.width.conv…    a 3 x 3 convolution of 64 to 64 channels on 16 x 16; for each image another
-//                       half of the channels is closed, outputs only, or inputs as well
-//   exit.width.linear…  a linear map with gates: one row by step; many share a dense product
+//   exit.width.conv128… half of the channels is closed, outputs only, or inputs as well; and of 128
+//   exit.width.linear…  a linear map with gates: one row by step; many share a product of what is
+//                       open in any. The gate is a map of the same size, so half is 3/4 of the work
 //   exit.width.slim…    a slimmable network of three hidden layers of 512
 
 #include <limen/exit/gated_conv.hpp>
@@ -22,7 +23,7 @@ struct Case {
   prepared_form<L> layer;
   Sequence<float, L::in> x;
 
-  /// `open`: of 64 outputs; the gate's answer is fixed by its bias. `half_in`: of the inputs.
+  /// `all`: no output is closed; the gate's answer is fixed by its bias. `half_in`: of the inputs.
   Case(Index rows, bool all, bool half_in) : x(rows) {
     Random random(1);
     L learned = L::initialized(random);
@@ -94,12 +95,16 @@ const bool registered = [] {
   constexpr GatedConvConfig conv{
       .conv = {.image = {16, 16}, .d_in = 64, .d_out = 64, .padding = {1, 1}},
       .gate = GateKind::straight_through};
+  constexpr GatedConvConfig wide{
+      .conv = {.image = {16, 16}, .d_in = 128, .d_out = 128, .padding = {1, 1}},
+      .gate = GateKind::straight_through};
   constexpr GatedConvConfig map{
       .conv = {.image = {1, 1}, .d_in = 512, .d_out = 512, .kernel = {1, 1}},
       .gate = GateKind::straight_through};
   constexpr SlimmableConfig net{.d_in = 64, .d_hidden = 512, .d_out = 10, .depth = 3};
   for (const Index rows : {1, 256}) {
     gated<conv>("conv", rows);
+    gated<wide>("conv128", rows);
     gated<map>("linear", rows);
     slim<net>(rows);
   }

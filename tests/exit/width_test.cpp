@@ -249,7 +249,7 @@ TEST_CASE("Open rows and columns are packed as they lie", "[exit][width][kernel]
       const OpenChannels a{outs.data(), static_cast<Index>(outs.size())},
           b{ins.data(), static_cast<Index>(ins.size())};
       Buffer<float> to(open_panels_size<float>(a.count, taps, b.count));
-      const auto panels = pack_open<float>(w.data(), taps, I, a, b, to.data());
+      const auto panels = pack_open<float>(w.data(), K, taps, I, a, b, to.data());
       REQUIRE(panels.rows == a.count);
       REQUIRE(panels.cols == taps * b.count);
       constexpr Index width = panel_width<float>;

@@ -8,30 +8,38 @@
 ///   top                relu(e) of the ceil(δ O) largest, else 0          through what is kept
 ///   straight_through   1[e > 0]                                          dL/de := dL/dg σ'(e)
 ///   gumbel             1[ẽ > 0], ẽ = e + log u - log(1 - u)              dL/dg σ'(ẽ / τ) / τ
-///   filter             1[e > 0], e = W softmax(mean_p x_p) + b           none:
-///   filter_selection.hpp
+///   hard_concrete      clip(1.2 s - 0.1, 0, 1), s = σ(ẽ / τ)             through s where g moves
+///   filter             1[e > 0], e = W softmax(mean_p x_p) + b           filter_selection.hpp
 ///
 /// Of equals the lower channel is kept. u is drawn in (0, 1) from the run's generator; without one,
-/// and in inference, ẽ = e. `.soft` is the twin of the middle two that has the same way back and is
-/// a function with that slope: g = σ(e), σ(ẽ / τ).
+/// and in inference, ẽ = e, and s = σ(e). `.soft` is the twin of straight_through and gumbel that
+/// has the same way back and is a function with that slope: g = σ(e), σ(ẽ / τ).
 ///
-/// Gao et al., "Dynamic channel pruning: feature boosting and suppression", arXiv:1810.05331;
-/// Bengio et al., arXiv:1308.3432; Jang et al., arXiv:1611.01144; Elkerdawy et al.,
+/// `.price` is what channels cost: backward adds the slope of price · mean_t Σ_o r(e_to), with
+///
+///   r = relu(e) for top,  σ(e) for straight_through and gumbel,  σ(e - τ log(0.1 / 1.1)) for
+///   hard_concrete: the last three are the chance that the channel is open
+///
+/// Gao et al., "Dynamic channel pruning: feature boosting and suppression", arXiv:1810.05331 (price
+/// 1e-8); Bengio et al., arXiv:1308.3432; Jang et al., arXiv:1611.01144; Louizos et al., "Learning
+/// sparse neural networks through L0 regularization", arXiv:1712.01312; Elkerdawy et al.,
 /// arXiv:2110.08232.
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/prepared.hpp>
+#include <limen/kernel/rows.hpp>
 #include <limen/kernel/softmax.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
-enum class GateKind { filter, top, straight_through, gumbel };
+enum class GateKind { filter, top, straight_through, gumbel, hard_concrete };
 
 struct ChannelGateConfig {
   Index d_in = 0;                    ///< I, channels
@@ -39,8 +47,9 @@ struct ChannelGateConfig {
   Index positions = 1;               ///< P, of the input
   GateKind kind = GateKind::filter;  ///< how it decides
   double density = 0.5;              ///< δ of `top`, in (0, 1]
-  double tau = 2.0 / 3;              ///< τ of `gumbel`
+  double tau = 2.0 / 3;              ///< τ of `gumbel` and `hard_concrete`
   bool soft = false;                 ///< the twin without a decision
+  double price = 0;                  ///< of what is open, in the mean of rows; not for `filter`
   double bias = 1;                   ///< b at the start: above 0, else nothing would be open
 };
 
@@ -52,6 +61,8 @@ struct ChannelGate {
   static_assert(C.tau > 0, "ChannelGate: .tau must be positive");
   static_assert(!C.soft || C.kind == GateKind::straight_through || C.kind == GateKind::gumbel,
                 "ChannelGate: only straight_through and gumbel have a .soft twin");
+  static_assert(C.price >= 0 && (C.price == 0 || C.kind != GateKind::filter),
+                "ChannelGate: .price must be 0 or more, and `filter` has none");
 
   static constexpr ChannelGateConfig config = C;
   static constexpr Index I = C.d_in, O = C.d_out, P = C.positions, in = P * I, out = O;
@@ -103,9 +114,14 @@ struct ChannelGate {
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
-    Sequence<Real, in> x;  ///< [T x P I]
-    Sequence<Real, I> u;   ///< [T x I], what W sees
-    Sequence<Real, O> e;   ///< [T x O], with its noise
+    Sequence<Real, in> x;    ///< [T x P I]
+    Sequence<Real, I> u;     ///< [T x I], what W sees
+    Sequence<Real, O> e;     ///< [T x O], with its noise; of hard_concrete what σ takes
+    Sequence<Real, O> pull;  ///< [T x O], slope of the price
+    double cost = 0;         ///< mean Σ r(e)
+    bool noisy = false;
+
+    double loss() const { return C.price * cost; }
   };
 
   Sequence<Real, O> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const
@@ -115,16 +131,19 @@ struct ChannelGate {
     cache.u = Sequence<Real, I>(x.rows());
     cache.e = Sequence<Real, O>(x.rows());
     Sequence<Real, O> g(x.rows());
-    const bool noisy =
-        C.kind == GateKind::gumbel && batch.context != nullptr && batch.context->random != nullptr;
-    Random random = noisy ? batch.context->random->split() : Random();
+    cache.pull = Sequence<Real, O>(C.price > 0 ? x.rows() : 0);
+    cache.cost = 0;
+    cache.noisy = draws && batch.context != nullptr && batch.context->random != nullptr;
+    Random random = cache.noisy ? batch.context->random->split() : Random();
     for (Index t = 0; t < x.rows(); ++t) {
       features(x.row(t).data(), cache.u.row_data(t));
       Real* const e = cache.e.row_data(t);
       logits(cache.u.row(t), e);
-      for (Index o = 0; noisy && o < O; ++o) {
+      if constexpr (C.price > 0) cache.cost += cost(e, x.rows(), cache.pull.row_data(t));
+      for (Index o = 0; cache.noisy && o < O; ++o) {
         const double u = std::fma(random.uniform(), 1 - 0x1p-53, 0x1p-54);  // never 0 or 1
         e[o] += static_cast<Real>(std::log(u) - std::log1p(-u));
+        if constexpr (C.kind == GateKind::hard_concrete) e[o] /= temperature;
       }
       decide(e, g.row_data(t));
     }
@@ -142,7 +161,10 @@ struct ChannelGate {
     auto dx = Sequence<Real, in>::zeros(dg.rows());
     if constexpr (C.kind != GateKind::filter) {
       auto de = dg.copy();
-      for (Index t = 0; t < de.rows(); ++t) slope(cache.e.row(t).data(), de.row_data(t));
+      for (Index t = 0; t < de.rows(); ++t) {
+        slope(cache.e.row(t).data(), cache.noisy, de.row_data(t));
+      }
+      if constexpr (C.price > 0) add_rows<Real>(std::as_const(cache.pull).matrix(), de.matrix());
       add_linear_weight_gradient<Real, O, I>(de, cache.u, gradient.weight);
       add_bias_gradient<Real, O>(de, gradient.bias);
       const auto ds = linear_input_gradient<Real, O, I>(de, weight);
@@ -195,6 +217,10 @@ struct ChannelGate {
         const bool keep = v > least.value || (v == least.value && equal-- > 0);
         g[o] = keep && v > 0 ? v : 0;
       }
+    } else if constexpr (C.kind == GateKind::hard_concrete) {
+      for (Index o = 0; o < O; ++o) {
+        g[o] = std::clamp(Real(1.2) * sigmoid(e[o]) - Real(0.1), Real(0), Real(1));
+      }
     } else if constexpr (C.soft) {
       for (Index o = 0; o < O; ++o) g[o] = sigmoid(e[o] / temperature);
     } else {
@@ -203,11 +229,17 @@ struct ChannelGate {
   }
 
   /// de from dg in place.
-  static void slope(const Real* e, Real* d) noexcept {
+  static void slope(const Real* e, [[maybe_unused]] bool noisy, Real* d) noexcept {
     if constexpr (C.kind == GateKind::top) {
       Vector<Real, O> g;
       decide(e, g.data());
       for (Index o = 0; o < O; ++o) d[o] = g[o] > 0 ? d[o] : 0;
+    } else if constexpr (C.kind == GateKind::hard_concrete) {
+      const Real by = noisy ? Real(1.2) / temperature : Real(1.2);
+      for (Index o = 0; o < O; ++o) {
+        const Real s = sigmoid(e[o]), g = Real(1.2) * s - Real(0.1);
+        d[o] *= g > 0 && g < 1 ? by * s * (1 - s) : 0;
+      }
     } else {
       for (Index o = 0; o < O; ++o) {
         const Real s = sigmoid(e[o] / temperature);
@@ -216,8 +248,22 @@ struct ChannelGate {
     }
   }
 
-  static constexpr Real temperature =
-      C.kind == GateKind::gumbel ? static_cast<Real>(C.tau) : Real(1);
+  /// Σ r(e) / T; its slope times the price to `pull`.
+  static double cost(const Real* e, Index rows, Real* pull) noexcept {
+    const double T = static_cast<double>(rows);
+    const double shift = C.kind == GateKind::hard_concrete ? C.tau * std::log(0.1 / 1.1) : 0;
+    double sum = 0;
+    for (Index o = 0; o < O; ++o) {
+      const double a = static_cast<double>(e[o]), s = 1 / (1 + std::exp(shift - a));
+      const bool top = C.kind == GateKind::top;
+      sum += (top ? std::max(a, 0.0) : s) / T;
+      pull[o] = static_cast<Real>(C.price / T * (top ? (a > 0 ? 1 : 0) : s * (1 - s)));
+    }
+    return sum;
+  }
+
+  static constexpr bool draws = C.kind == GateKind::gumbel || C.kind == GateKind::hard_concrete;
+  static constexpr Real temperature = draws ? static_cast<Real>(C.tau) : Real(1);
 
   struct Least {
     Real value;    ///< the smallest that is kept

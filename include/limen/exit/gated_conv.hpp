@@ -12,8 +12,9 @@
 /// (closed by the layer before) are left out as well. Its norm is folded into the weight. A linear
 /// map is a kernel of 1 x 1 on an image of 1 x 1.
 ///
-/// With `.gate = GateKind::filter` the gate learns from what its layer did, not from the task:
-/// `predictor_step` after each training step, see exit/filter_selection.hpp. Papers:
+/// With `.gate = GateKind::filter` the gate learns from what its layer did, not from the task, see
+/// exit/filter_selection.hpp: decoupled, by `predictor_step` after each training step, its input a
+/// constant; or `.joint`, a part of the loss that moves the layers below too. Papers:
 /// channel_gate.hpp.
 
 #include <type_traits>
@@ -30,8 +31,11 @@ struct GatedConvConfig {
   Conv2dConfig conv;
   GateKind gate = GateKind::filter;  ///< how g decides
   double density = 0.5;              ///< share that GateKind::top keeps
-  double tau = 2.0 / 3;              ///< temperature of GateKind::gumbel
+  double tau = 2.0 / 3;              ///< temperature of GateKind::gumbel and hard_concrete
   bool soft = false;                 ///< the gate's twin without a decision
+  double price = 0;                  ///< of open channels (channel_gate.hpp)
+  double joint = 0;                  ///< weight of the filter's own loss in backward; 0: decoupled
+  FilterTargetConfig target = {};    ///< what the filter learns
   bool norm = true;                  ///< batch norm behind the convolution
 
   constexpr ChannelGateConfig gate_config() const {
@@ -41,7 +45,8 @@ struct GatedConvConfig {
             .kind = gate,
             .density = density,
             .tau = tau,
-            .soft = soft};
+            .soft = soft,
+            .price = price};
   }
   constexpr BatchNormConfig norm_config() const {
     // Feature boosting has the gate for a scale.
@@ -59,6 +64,8 @@ struct GatedConv<C, S> {
   using Conv = Conv2d<C.conv, S>;
   using Gate = ChannelGate<C.gate_config(), S>;
   using Norm = BatchNorm<C.norm_config(), S>;
+  static_assert(C.joint >= 0 && (C.joint == 0 || C.gate == GateKind::filter),
+                "GatedConv: .joint must be 0 or more, and is of GateKind::filter");
 
   static constexpr GatedConvConfig config = C;
   static constexpr Index I = Conv::I, O = Conv::O, P = Conv::P, in = Conv::in, out = Conv::out;
@@ -122,8 +129,12 @@ struct GatedConv<C, S> {
     typename Conv::Cache conv;
     std::conditional_t<C.norm, typename Norm::Cache, NoState> norm;
     typename Gate::Cache gate;
-    Sequence<Real, O> g;    ///< [T x O]
-    Sequence<Real, out> z;  ///< [T x P O], behind the relu, without the mask
+    Sequence<Real, O> g;        ///< [T x O]
+    Sequence<Real, out> z;      ///< [T x P O], behind the relu, without the mask
+    FilterLoss<Real, O> own{};  ///< of the filter, where it learns jointly
+
+    /// What backward adds to the task's loss.
+    double loss() const { return gate.loss() + C.joint * own.value; }
   };
 
   Sequence<Real, out> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const {
@@ -132,6 +143,7 @@ struct GatedConv<C, S> {
     cache.z = conv.forward(std::move(x), batch, cache.conv);
     if constexpr (C.norm) cache.z = norm.forward(std::move(cache.z), batch, cache.norm);
     activate(Activation::relu, cache.z.data(), cache.z.data(), cache.z.size());
+    if constexpr (C.joint > 0) cache.own = own_loss(cache, C.target);
     Sequence<Real, out> y = cache.z;
     multiply(cache.g, y);
     return y;
@@ -155,25 +167,53 @@ struct GatedConv<C, S> {
     auto dx = conv.backward(dz, batch, cache.conv, gradient.conv);
     const auto dx_gate = gate.backward(dg, batch, cache.gate, gradient.gate);
     if (dx.rows() == dx_gate.rows()) add_rows(dx_gate.matrix(), dx.matrix());
+    if constexpr (C.joint > 0) {
+      if (cache.own.de.rows() == dx.rows()) learn_jointly(cache, gradient, dx);
+    }
     return dx;
   }
 
   /// The gate's own lesson: adds `weight` times the gradient of the loss of filter_selection.hpp to
   /// gradient.gate, nothing else (the gate's input is taken for a constant); its value.
-  double predictor_step(const Cache& cache, GatedConv& gradient, const FilterTargetConfig& how = {},
-                        double weight = 1) const
+  double predictor_step(const Cache& cache, GatedConv& gradient,
+                        const FilterTargetConfig& how = C.target, double weight = 1) const
     requires(C.gate == GateKind::filter)
   {
-    const auto targets = filter_targets<O>(SequenceView<Real, out>(cache.z), how);
-    if (targets.rows() != cache.z.rows() || targets.rows() == 0) return 0;
-    auto loss = filter_loss<Real, O>(cache.gate.e, targets);
-    for (Index i = 0; i < loss.de.size(); ++i) loss.de.data()[i] *= static_cast<Real>(weight);
-    add_linear_weight_gradient<Real, O, I>(loss.de, cache.gate.u, gradient.gate.weight);
-    add_bias_gradient<Real, O>(loss.de, gradient.gate.bias);
+    auto loss = own_loss(cache, how);
+    teach(cache, loss.de, weight, gradient);
     return loss.value;
   }
 
  private:
+  static FilterLoss<Real, O> own_loss(const Cache& cache, const FilterTargetConfig& how) {
+    const auto targets = filter_targets<O>(SequenceView<Real, out>(cache.z), how);
+    if (targets.rows() != cache.z.rows() || targets.rows() == 0) return {};
+    return filter_loss<Real, O>(cache.gate.e, targets);
+  }
+
+  /// dW += w deᵀ u,  db += w Σ de;  de becomes w de.
+  static void teach(const Cache& cache, Sequence<Real, O>& de, double weight, GatedConv& gradient) {
+    for (Index i = 0; i < de.size(); ++i) de.data()[i] *= static_cast<Real>(weight);
+    if (de.rows() == 0) return;
+    add_linear_weight_gradient<Real, O, I>(de, cache.gate.u, gradient.gate.weight);
+    add_bias_gradient<Real, O>(de, gradient.gate.bias);
+  }
+
+  /// du = de W,  dx_p += u ⊙ (du - u · du) / (pixels of x)
+  void learn_jointly(const Cache& cache, GatedConv& gradient, Sequence<Real, in>& dx) const {
+    auto de = cache.own.de;
+    teach(cache, de, C.joint, gradient);
+    const auto du = linear_input_gradient<Real, O, I>(de, gate.weight);
+    for (Index t = 0; t < dx.rows(); ++t) {
+      Real both = 0;
+      for (Index i = 0; i < I; ++i) both += cache.gate.u(t, i) * du(t, i);
+      for (Index n = 0; n < in; ++n) {
+        const Index i = n % I;
+        dx(t, n) += cache.gate.u(t, i) * (du(t, i) - both) * Real(I) / Real(in);
+      }
+    }
+  }
+
   static void multiply(const Sequence<Real, O>& g, Sequence<Real, out>& y) noexcept {
     for (Index t = 0; t < y.rows(); ++t) {
       for (Index p = 0; p < P; ++p) {

@@ -1,6 +1,11 @@
 #pragma once
 /// @file  The inference form of GatedConv: for each image the open channels, and only those.
 
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <utility>
+
 #include <limen/core/parallel.hpp>
 #include <limen/exit/gated_conv.hpp>
 #include <limen/kernel/open_channels.hpp>
@@ -18,6 +23,8 @@ struct GatedConv<C, S> {
   static constexpr Index I = Learning::I, O = Learning::O, P = Learning::P, K = window.columns();
   static constexpr Index in = Learning::in, out = Learning::out, taps = window.taps();
   static constexpr Index pixels = in / I;
+  /// Fewer positions than this do not pay for packing the weight.
+  static constexpr Index worth_packing_open = 8;
   using Scalar = Real;
   template <class T>
   using with_scalar = GatedConv<C, T>;
@@ -26,8 +33,13 @@ struct GatedConv<C, S> {
     return Learning::open_macs(inputs, outputs);
   }
 
-  Panels<Real> panels;         ///< of all channels, for images that need them all
-  Tensor<Real, O, K> filters;  ///< [O][taps][I], what is packed from
+  /// A kernel that is a row, or has holes, copies its windows; others go row by row of the kernel.
+  static constexpr bool by_rows = P >= worth_packing_open && taps > 1 && C.conv.dilation.width == 1;
+  static constexpr Index pieces = by_rows ? C.conv.kernel.height : 1;
+  static constexpr Index piece_taps = taps / pieces;
+
+  std::array<Panels<Real>, std::size_t{pieces}> panels;  ///< of all channels
+  Tensor<Real, O, K> filters;                            ///< [O][taps][I], what is packed from
   Tensor<Real, O> bias;
   Gate gate;
 
@@ -43,7 +55,10 @@ struct GatedConv<C, S> {
     } else {
       place(learned.conv);
     }
-    panels = Panels<Real>::pack(std::as_const(filters).matrix());
+    for (Index a = 0; a < pieces; ++a) {
+      panels[static_cast<std::size_t>(a)] = Panels<Real>::pack(
+          std::as_const(filters).matrix().middle_cols(a * piece_taps * I, piece_taps * I));
+    }
     prepare_into(gate, learned.gate);
   }
 
@@ -81,9 +96,9 @@ struct GatedConv<C, S> {
   }
 
  private:
-  /// Fewer positions than this do not pay for packing the weight.
-  static constexpr Index worth_packing_open = 8;
-  static constexpr bool unit = C.gate != GateKind::top && !C.soft;  ///< g is 0 or 1
+  /// g is 0 or 1
+  static constexpr bool unit =
+      C.gate != GateKind::top && C.gate != GateKind::hard_concrete && !C.soft;
 
   static Epilogue<Real> epilogue(const Real* b) noexcept {
     return {.bias = b, .activation = Activation::relu};
@@ -107,19 +122,45 @@ struct GatedConv<C, S> {
     some(x, g, outs, {numbers.data() + O, live}, y);
   }
 
-  /// Images of few positions: each has open channels of its own, a dense product for all of them is
-  /// faster than what could be skipped, and a row's bits must not depend on how many there are. One
-  /// row alone has `step`.
+  /// Images of few positions: each has open channels of its own, and one product for all of them,
+  /// of what is open in any, is faster than what could be skipped. One row alone has `step`. A
+  /// row's bits must not depend on the others: sums of an output are made in one order however
+  /// many panels there are, but for a single one.
   Sequence<Real, out> all_rows(SequenceView<Real, in> x, const Sequence<Real, O>& g) const {
     Sequence<Real, out> y(x.rows());
     Buffer<Real> windows(x.rows() * P * K);
     for (Index t = 0; t < x.rows(); ++t) {
       gather_windows(window, x.row(t).data(), 0, P, windows.data() + t * P * K);
     }
-    product_nt<Real>({windows.data(), x.rows() * P, K, K}, panels.view(),
-                     {y.data(), x.rows() * P, O, O}, epilogue(bias.data()));
+    const MatrixView<const Real> X{windows.data(), x.rows() * P, K, K};
+    const MatrixView<Real> to{y.data(), x.rows() * P, O, O};
+    Buffer<Index> numbers(O);
+    const OpenChannels some = open_in_any(g, numbers.data());
+    if (4 * some.count > 3 * O || X.rows < worth_packing_open ||
+        detail::chains_for<Real>(detail::panel_count<Real>(some.count)) !=
+            detail::chains_for<Real>(detail::panel_count<Real>(O))) {
+      product_nt<Real>(X, panels[0].view(), to, epilogue(bias.data()));
+    } else {
+      Buffer<Real> packed(open_panels_size<Real>(some.count, taps, I)), b(O),
+          narrow(X.rows * some.count);
+      Buffer<Index> all(I);
+      std::iota(all.begin(), all.end(), Index{0});
+      for (Index j = 0; j < some.count; ++j) b[j] = bias[some.at[j]];
+      product_nt<Real>(
+          X, pack_open<Real>(filters.data(), K, taps, I, some, {all.data(), I}, packed.data()),
+          {narrow.data(), X.rows, some.count, some.count}, epilogue(b.data()));
+      spread_open<Real>(narrow.data(), some, nullptr, to);
+    }
     for (Index t = 0; t < x.rows(); ++t) scale_rows(g.row(t).data(), {y.row_data(t), P, O, O});
     return y;
+  }
+
+  static OpenChannels open_in_any(const Sequence<Real, O>& g, Index* at) noexcept {
+    Vector<Real, O> any{};
+    for (Index t = 0; t < g.rows(); ++t) {
+      for (Index o = 0; o < O; ++o) any[o] = g(t, o) != Real(0) ? Real(1) : any[o];
+    }
+    return open(any.data(), at);
   }
 
   static void scale_rows(const Real* g, MatrixView<Real> y) noexcept {
@@ -130,33 +171,50 @@ struct GatedConv<C, S> {
 
   void some(const Real* x, const Real* g, OpenChannels outs, OpenChannels ins, Real* y) const {
     const bool all = outs.count == O && ins.count == I;
-    const Index k = taps * ins.count;
-    Buffer<Real> packed(all ? 0 : open_panels_size<Real>(outs.count, taps, ins.count));
-    Buffer<Real> image(ins.count == I ? 0 : pixels * ins.count), b(O);
-    PanelsView<Real> w = panels.view();
-    if (!all) w = pack_open<Real>(filters.data(), taps, I, outs, ins, packed.data());
+    const Index size = all ? 0 : open_panels_size<Real>(outs.count, piece_taps, ins.count);
+    Buffer<Real> packed(size * pieces), b(O), narrow(outs.count == O ? 0 : P * outs.count);
+    PanelsView<Real> w[pieces];
+    for (Index a = 0; a < pieces; ++a) {
+      w[a] = all ? panels[static_cast<std::size_t>(a)].view()
+                 : pack_open<Real>(filters.data() + a * piece_taps * I, K, piece_taps, I, outs, ins,
+                                   packed.data() + a * size);
+    }
     for (Index j = 0; j < outs.count; ++j) b[j] = bias[outs.at[j]];
+    const MatrixView<Real> whole{y, P, O, O};
+    const MatrixView<Real> to =
+        outs.count == O ? whole : MatrixView<Real>{narrow.data(), P, outs.count, outs.count};
     Window2d seen = window;
+    seen.channels = ins.count;
+    if constexpr (by_rows) {
+      Buffer<Real> padded(padded_pixels * ins.count);
+      pad_open(window, x, ins, padded.data());
+      product_windows<Real>(seen, padded.data(), w, epilogue(b.data()), to);
+    } else {
+      copy_windows(seen, x, ins, w[0], b.data(), to);
+    }
+    if (outs.count < O) {
+      spread_open<Real>(narrow.data(), outs, scale(g), whole);
+    } else if constexpr (!unit) {
+      scale_rows(g, whole);
+    }
+  }
+
+  static constexpr Index padded_pixels = (C.conv.image.height + 2 * C.conv.padding.height) *
+                                         (C.conv.image.width + 2 * C.conv.padding.width);
+
+  static void copy_windows(const Window2d& seen, const Real* x, OpenChannels ins,
+                           PanelsView<Real> w, const Real* b, MatrixView<Real> to) {
+    Buffer<Real> image(ins.count == I ? 0 : pixels * ins.count);
     if (ins.count < I) {
       gather_channels<Real>({x, pixels, I, I}, ins, image.data());
       x = image.data();
-      seen.channels = ins.count;
     }
-    const Index most = k == 0 ? P : std::max<Index>(12, 32768 / k / 12 * 12);
-    Buffer<Real> windows(std::min(most, P) * k),
-        narrow(outs.count == O ? 0 : std::min(most, P) * outs.count);
+    const Index k = taps * ins.count, most = k == 0 ? P : std::max<Index>(12, 32768 / k / 12 * 12);
+    Buffer<Real> windows(std::min(most, P) * k);
     for (Index p = 0; p < P; p += most) {
       const Index n = std::min(most, P - p);
       gather_windows(seen, x, p, n, windows.data());
-      const MatrixView<Real> to{y + p * O, n, O, O};
-      if (outs.count == O) {
-        product_nt<Real>({windows.data(), n, k, k}, w, to, epilogue(b.data()));
-        if constexpr (!unit) scale_rows(g, to);
-      } else {
-        product_nt<Real>({windows.data(), n, k, k}, w, {narrow.data(), n, outs.count, outs.count},
-                         epilogue(b.data()));
-        spread_open<Real>(narrow.data(), outs, scale(g), to);
-      }
+      product_nt<Real>({windows.data(), n, k, k}, w, to.middle_rows(p, n), epilogue(b));
     }
   }
 };

@@ -7,13 +7,17 @@
 ///   spread_open       columns that a product gave, back at their channels, scaled; others 0
 ///
 ///   product_open      a few rows against the open rows of a weight as it lies
+///   product_windows   a convolution without copies of its windows
 ///
 /// Weights are [O][taps][I] (kernel/conv.hpp). What is closed costs nothing in the product. Packing
-/// costs as much as the product with a few rows, so that few rows are better off without.
+/// costs as much as the product with a few rows, so that few rows are better off without. Windows
+/// in rows cost as much whatever is closed, a fifth of a 3 x 3 convolution of 64 to 64 channels:
+/// that is why they are not copied.
 
 #include <algorithm>
 
 #include <limen/core/memory.hpp>
+#include <limen/kernel/conv.hpp>
 #include <limen/kernel/gemm.hpp>
 #include <limen/kernel/panels.hpp>
 
@@ -72,11 +76,10 @@ namespace detail {
 
 /// Rows w[out[0..n)] as one panel [taps open ins][panel_width], zeros behind n.
 template <class Real>
-void pack_open_panel(const Real* w, Index taps, Index I, const Index* out, Index n,
+void pack_open_panel(const Real* w, Index K, Index taps, Index I, const Index* out, Index n,
                      OpenChannels ins, Real* to) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>, width = panel_width<Real>;
-  const Index K = taps * I;
   for (Index j = 0; j < width; j += lanes) {
     const Real* row[lanes];
     for (Index i = 0; i < lanes; ++i) row[i] = j + i < n ? w + out[j + i] * K : nullptr;
@@ -107,38 +110,112 @@ constexpr Index open_panels_size(Index outs, Index taps, Index ins) {
   return detail::panel_count<Real>(outs) * panel_width<Real> * taps * ins;
 }
 
-/// Panels [outs.count x taps ins.count] of w [O][taps][I], written to `to`.
+/// Panels [outs.count x taps ins.count] of rows w [O][taps][I], which begin `stride` numbers apart,
+/// written to `to`.
 template <class Real>
-PanelsView<Real> pack_open(const Real* w, Index taps, Index I, OpenChannels outs, OpenChannels ins,
-                           Real* to) noexcept {
+PanelsView<Real> pack_open(const Real* w, Index stride, Index taps, Index I, OpenChannels outs,
+                           OpenChannels ins, Real* to) noexcept {
   constexpr Index width = panel_width<Real>;
   const Index K = taps * ins.count;
   for (Index n = 0; n < outs.count; n += width) {
-    detail::pack_open_panel(w, taps, I, outs.at + n, std::min(width, outs.count - n), ins,
+    detail::pack_open_panel(w, stride, taps, I, outs.at + n, std::min(width, outs.count - n), ins,
                             to + n * K);
   }
   return {to, outs.count, K};
 }
 
+namespace detail {
+/// Lane i of the result: x · w[i].
+template <class Real>
+LIMEN_INLINE simd::Vec<Real> dot_with_each(const Real* x, const Real* const* w, Index K) noexcept {
+  using V = simd::Vec<Real>;
+  constexpr Index lanes = simd::lanes<Real>;
+  V sums[lanes];
+  LIMEN_UNROLL for (Index i = 0; i < lanes; ++i) sums[i] = V(Real(0));
+  Index k = 0;
+  for (; k + lanes <= K; k += lanes) {
+    const V v = simd::load<V>(x + k);
+    LIMEN_UNROLL for (Index i = 0; i < lanes; ++i) {
+      sums[i] = simd::fma(simd::load<V>(w[i] + k), v, sums[i]);
+    }
+  }
+  if (k < K) {
+    const V v = simd::load<V>(x + k, K - k);
+    LIMEN_UNROLL for (Index i = 0; i < lanes; ++i) {
+      sums[i] = simd::fma(simd::load<V>(w[i] + k, K - k), v, sums[i]);
+    }
+  }
+  return simd::reduce_add_each<std::size_t{lanes}>(sums);
+}
+}  // namespace detail
+
 /// y[p][o] = a(x w_oᵀ + b) scale_o for open outputs o, others 0, a few rows of x [P x K] against
-/// w [O x K] as it lies. Allocates nothing.
+/// w [O x K] as it lies: as many outputs at a time as a vector has lanes. Allocates nothing.
 template <class Real>
 void product_open(MatrixView<const Real> x, MatrixView<const Real> w, OpenChannels outs,
                   const Epilogue<Real>& how, const Real* scale, MatrixView<Real> y) noexcept {
+  constexpr Index lanes = simd::lanes<Real>;
   for (Index p = 0; p < y.rows; ++p) {
     for (Index o = 0; o < y.cols; ++o) y(p, o) = 0;
   }
-  for (Index j = 0; j < outs.count;) {
-    const Index first = outs.at[j];
-    Index n = 1;
-    while (j + n < outs.count && outs.at[j + n] == first + n) ++n;
-    Epilogue<Real> part = how;
-    if (part.bias != nullptr) part.bias += first;
-    detail::multiply_unpacked<Real>(x, w.middle_rows(first, n), y.middle_cols(first, n), part);
-    for (Index p = 0; scale != nullptr && p < y.rows; ++p) {
-      for (Index o = first; o < first + n; ++o) y(p, o) *= scale[o];
+  for (Index j = 0; j < outs.count; j += lanes) {
+    const Index n = std::min(lanes, outs.count - j);
+    const Real* rows[lanes];
+    for (Index i = 0; i < lanes; ++i) rows[i] = w.row(outs.at[j + std::min(i, n - 1)]);
+    for (Index p = 0; p < y.rows; ++p) {
+      alignas(64) Real sums[lanes];
+      simd::store(sums, detail::dot_with_each<Real>(x.row(p), rows, x.cols));
+      for (Index i = 0; i < n && how.bias != nullptr; ++i) sums[i] += how.bias[outs.at[j + i]];
+      activate(how.activation, sums, sums, n);
+      for (Index i = 0; i < n; ++i) {
+        const Index o = outs.at[j + i];
+        y(p, o) = scale == nullptr ? sums[i] : scale[o] * sums[i];
+      }
     }
-    j += n;
+  }
+}
+
+// ── Convolutions without copies ──────────────────────────────────────────────────────────────────
+
+/// An image with a margin of zeros: to [height + 2 r][width + 2 r'][ins.count].
+template <class Real>
+void pad_open(const Window2d& s, const Real* image, OpenChannels ins, Real* to) noexcept {
+  const Index C = ins.count, wide = s.image.width + 2 * s.padding.width;
+  const Index margin = s.padding.width * C;
+  for (Index y = -s.padding.height; y < s.image.height + s.padding.height; ++y, to += wide * C) {
+    if (y < 0 || y >= s.image.height) {
+      std::fill_n(to, wide * C, Real(0));
+      continue;
+    }
+    std::fill_n(to, margin, Real(0));
+    std::fill_n(to + (wide * C - margin), margin, Real(0));
+    const MatrixView<const Real> from{image + y * s.image.width * s.channels, s.image.width,
+                                      s.channels, s.channels};
+    if (C == s.channels) {
+      std::copy_n(from.data, from.rows * C, to + margin);
+    } else {
+      gather_channels(from, ins, to + margin);
+    }
+  }
+}
+
+/// y [positions x n] = a(windows wᵀ + b), row of positions after row of positions and row of the
+/// kernel after row of the kernel: the windows of a row are a matrix whose rows overlap in the
+/// padded image. w: [n x kw channels] for each row of the kernel. Dilation across must be 1.
+template <class Real>
+void product_windows(const Window2d& s, const Real* padded, const PanelsView<Real>* w,
+                     const Epilogue<Real>& how, MatrixView<Real> y) noexcept {
+  const Index C = s.channels, line = (s.image.width + 2 * s.padding.width) * C;
+  const Extent out = s.out();
+  for (Index p = 0; p < out.height; ++p) {
+    const MatrixView<Real> to = y.middle_rows(p * out.width, out.width);
+    for (Index a = 0; a < s.kernel.height; ++a) {
+      const Real* from = padded + (p * s.stride.height + a * s.dilation.height) * line;
+      Epilogue<Real> part{.accumulate = a > 0};
+      if (a == 0) part.bias = how.bias;
+      if (a + 1 == s.kernel.height) part.activation = how.activation;
+      product_nt<Real>({from, out.width, s.kernel.width * C, s.stride.width * C}, w[a], to, part);
+    }
   }
 }
 
