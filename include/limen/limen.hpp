@@ -101,6 +101,7 @@
 #include <limen/exit/slimmable_prepared.hpp>
 #include <limen/exit/slimmable_shape.hpp>
 #include <limen/exit/slowdown.hpp>
+#include <limen/exit/step_times.hpp>
 #include <limen/exit/thresholds.hpp>
 #include <limen/io/checkpoint.hpp>
 #include <limen/io/dtype.hpp>

@@ -113,3 +113,13 @@ TEST_CASE("Thinking costs what it says", "[exit][act]") {
       },
       net, gradient);
 }
+
+TEST_CASE("A row stops where its halting reaches 1 - epsilon, not only beyond it", "[exit][act]") {
+  using Net =
+      AdaptiveComputation<AdaptiveComputationConfig{.most = 5, .epsilon = 0.5}, Scripted<5, 1>>;
+  Net net;  // no weight, no urgency: λ = 1/2
+  for (Index n = 0; n < 5; ++n) net.inner.table(n, 0) = static_cast<double>(n + 1);
+  Net::Cache cache;
+  REQUIRE(forward(net, Sequence<double, 1>{{0}}, cache)(0, 0) == 1);
+  REQUIRE(cache.steps[0] == 1);
+}

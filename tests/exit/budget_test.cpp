@@ -3,6 +3,7 @@
 #include <limen/exit/budget_controller.hpp>
 #include <limen/exit/costs.hpp>
 #include <limen/exit/exit_macs.hpp>
+#include <limen/exit/step_times.hpp>
 
 #include "../catch.hpp"
 #include "../compose/layers.hpp"
@@ -209,4 +210,42 @@ TEST_CASE("A controller finds the threshold that spends the budget, and does not
   for (int i = 0; i < 60; ++i) control.update(0.2);
   REQUIRE(control.lambda < 0.1);
   REQUIRE_FALSE(BudgetController{.budget = 0}.check());
+}
+
+namespace {
+/// A clock that moves by what it is told each time it is asked.
+struct ScriptedClock {
+  using duration = std::chrono::nanoseconds;
+  using rep = duration::rep;
+  using period = duration::period;
+  using time_point = std::chrono::time_point<ScriptedClock>;
+  static inline Index asked = 0;
+  /// Of a step of three exits: at 0, 10 + i, 30 + 3 i, 60 + 7 i in step i.
+  static time_point now() noexcept {
+    const Index i = asked / 4, k = asked++ % 4;
+    const Index at[] = {0, 10 + i, 30 + 3 * i, 60 + 7 * i};
+    return time_point(std::chrono::nanoseconds(1000 * i + at[k]));
+  }
+};
+}  // namespace
+
+TEST_CASE("Times of ways between exits are those of the steps, and their quantiles",
+          "[exit][deadline]") {
+  using parts::Map;
+  using Net =
+      EarlyExit<Map<2, 2>, Exit<Map<2, 2>>, Map<2, 2>, Exit<Map<2, 2>>, Map<2, 2>, Exit<Map<2, 2>>>;
+  const Net net{};
+  ScriptedClock::asked = 0;
+  const auto times = measure_step_times<ScriptedClock>(
+      net, SequenceView<float, 2>(Sequence<float, 2>{{1, 2}}), 10);
+  // way 0: 10 + i, way 1: 20 + 2 i, way 2: 30 + 4 i, i from 0 to 9
+  REQUIRE(times.ways[1].size() == 10);
+  REQUIRE(times.quantile(0, 1) == 19);
+  REQUIRE(times.quantile(0, 0.9) == 18);
+  REQUIRE(times.quantile(0, 0.91) == 19);
+  REQUIRE(times.quantile(2, 0) == 30);
+  REQUIRE(times.least_ns(0.5) == 14);
+  REQUIRE(times.next_ns(1)[0] == 38);
+  REQUIRE(times.next_ns(1)[1] == 66);
+  REQUIRE(Deadline<>{{}, times.next_ns(0.99)}.check(3, 2));
 }

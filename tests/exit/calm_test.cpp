@@ -185,6 +185,25 @@ TEST_CASE("500 rows cannot tell a loss of 0.05 from none, a mean of 0.01 is p = 
   REQUIRE_FALSE(threshold_for_risk(thresholds, 600, zero, {.most = 0}));
 }
 
+TEST_CASE("The walk to a threshold ends at the first that fails", "[exit][risk]") {
+  const std::vector<double> thresholds{0.9, 0.6, 0.3};
+  const auto risk = [](double t) { return t == 0.6 ? 0.5 : 0.0; };
+  REQUIRE(*threshold_for_risk(thresholds, 1000, risk, {.most = .05}) == 0.9);
+}
+
+TEST_CASE("Only rows that the last head had right can be lost, a row at the threshold too",
+          "[exit][risk]") {
+  const auto record_with = [](double confidence, char early, char last) {
+    ExitRecord record;
+    record.confidence = {std::vector<double>(1000, confidence), std::vector<double>(1000, 1)};
+    record.correct = {std::vector<char>(1000, early), std::vector<char>(1000, last)};
+    return record;
+  };
+  const RiskOptions how{.most = .05};
+  REQUIRE(*threshold_for_accuracy_drop(record_with(0.5, 0, 0), how, {0.9, 0.5}) == 0.5);
+  REQUIRE(*threshold_for_accuracy_drop(record_with(0.5, 0, 1), how, {0.9, 0.5}) == 0.9);
+}
+
 TEST_CASE("A threshold with a guarantee fails no more often than it says", "[exit][risk]") {
   // wrong early with probability 1 - c; the last head is always right
   const auto record_of = [](std::size_t rows, Random& random) {

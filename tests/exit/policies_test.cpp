@@ -96,6 +96,13 @@ TEST_CASE("Entropy must be below its threshold, a probability may reach it", "[e
   const double h = entropy(row);
   REQUIRE_FALSE(EntropyBelow{h}(row, 0));
   REQUIRE(EntropyBelow{std::nextafter(h, 1.0)}(row, 0));
+  const double skewed[] = {1, 0, 0.3};
+  const Row<double> three(skewed);
+  const double n = normalised_entropy(three), q = power_entropy(three);
+  REQUIRE_FALSE(NormalisedEntropyBelow{n}(three, 0));
+  REQUIRE(NormalisedEntropyBelow{std::nextafter(n, 1.0)}(three, 0));
+  REQUIRE_FALSE(PowerEntropyBelow{q}(three, 0));
+  REQUIRE(PowerEntropyBelow{std::nextafter(q, 2.0)}(three, 0));
   const ConfidenceAtLeast each{{0.4, 0.6}};
   REQUIRE(each(row, 0));
   REQUIRE_FALSE(each(row, 1));
@@ -109,6 +116,26 @@ TEST_CASE("Classes 2, 1, 1, 1, 1 with patience 2 leave at the fourth head", "[ex
   REQUIRE_FALSE(patience(Row<double>(one), 1, row));
   REQUIRE_FALSE(patience(Row<double>(one), 2, row));
   REQUIRE(patience(Row<double>(one), 3, row));
+}
+
+TEST_CASE("One head that disagrees starts the count anew", "[exit][policies]") {
+  const double one[] = {0, 1, 0}, two[] = {0, 0, 1};
+  Patience::Memory row{};
+  const Patience patience{.times = 2};
+  REQUIRE_FALSE(patience(Row<double>(one), 0, row));
+  REQUIRE_FALSE(patience(Row<double>(one), 1, row));
+  REQUIRE_FALSE(patience(Row<double>(two), 2, row));
+  REQUIRE_FALSE(patience(Row<double>(two), 3, row));
+  REQUIRE(patience(Row<double>(two), 4, row));
+}
+
+TEST_CASE("Numbers agree that are less than tau apart, not tau", "[exit][policies]") {
+  const double at[] = {1, 2, 2.5};
+  PatienceWithin::Memory row{};
+  const PatienceWithin patience{.tau = 1};
+  REQUIRE_FALSE(patience(Row<double>(at, 1), 0, row));
+  REQUIRE_FALSE(patience(Row<double>(at + 1, 1), 1, row));
+  REQUIRE(patience(Row<double>(at + 2, 1), 2, row));
 }
 
 TEST_CASE("Heads that answer NaN agree with nobody", "[exit][policies]") {
@@ -159,6 +186,8 @@ TEST_CASE("Thresholds are one, or one for each exit but the last, and possible",
   REQUIRE_FALSE(Patience{0}.check(3, 10));
   REQUIRE(Patience{2}.check(3, 10));
   REQUIRE_FALSE(ConfidenceAtLeast{inf}.asks(0));
+  REQUIRE(ConfidenceAtLeast{1.0}.asks(0));  // a probability may be 1
+  REQUIRE(MarginAtLeast{1.0}.asks(0));
 }
 
 TEST_CASE("A policy is whatever can be asked", "[exit][policies]") {
@@ -172,4 +201,20 @@ TEST_CASE("A policy is whatever can be asked", "[exit][policies]") {
   };
   STATIC_REQUIRE_FALSE(ExitPolicy<Heap, float>);  // its memory moves with the rows, byte by byte
   STATIC_REQUIRE_FALSE(ExitPolicy<double, float>);
+}
+
+TEMPLATE_TEST_CASE("The predicted class is the first of the largest, at any number of classes",
+                   "[exit][scores]", float, double) {
+  Random random(3);
+  for (std::size_t n = 1; n <= 70; ++n) {
+    std::vector<TestType> z(n + 1);
+    for (auto& v : z) v = static_cast<TestType>(random.below(5));  // many are equal
+    const Row<TestType> row(z.data() + 1, n);
+    const auto first = std::max_element(row.begin(), row.end()) - row.begin();
+    REQUIRE(predicted_class(row) == first);
+    z[1 + random.below(n)] = std::numeric_limits<TestType>::quiet_NaN();
+    REQUIRE(predicted_class(row) == -1);
+    for (auto& v : z) v = -std::numeric_limits<TestType>::infinity();
+    REQUIRE(predicted_class(row) == 0);
+  }
 }

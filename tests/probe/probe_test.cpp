@@ -234,3 +234,20 @@ TEST_CASE("Floats are kept and put back bit by bit", "[probe]") {
   replace(probe, {.tap = "0.embed"}, record(model, b)["0.embed"]);
   REQUIRE(same_bits(watch(model, a, probe), forward(model, b)));
 }
+
+TEST_CASE("Nothing in front of what was replaced learns through it", "[probe][clamp]") {
+  const auto model = net();
+  const auto x = rows<3>(hooks::clean);
+  Probe probe;
+  replace(probe, {.tap = "0.embed", .columns = {1, 2}}, record(model, x)["0.embed"]);
+  Net::Cache cache;
+  Net gradient, plain;
+  Probe none;
+  const auto y = watch(model, Sequence<double, 3>(x), probe, cache);
+  watch_back(model, y, probe, cache, gradient);
+  watch_back(model, y, none, cache, plain);
+  const auto& d = get<0>(gradient.layers).inner.bias;
+  const auto& whole = get<0>(plain.layers).inner.bias;
+  REQUIRE((d[1] == 0 && d[2] == 0));
+  REQUIRE((d[0] == whole[0] && d[3] == whole[3] && whole[1] != 0));
+}

@@ -19,7 +19,6 @@
 #include <limen/core/config.hpp>
 #include <limen/core/simd.hpp>
 #include <limen/kernel/math.hpp>
-#include <limen/kernel/reduce.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -127,13 +126,16 @@ LIMEN_NOINLINE double power_entropy(std::span<const Real> z) noexcept {
 
 template <class Real>
 LIMEN_NOINLINE Index predicted_class(std::span<const Real> z) noexcept {
-  const Real most = row_max(z.data(), static_cast<Index>(z.size()));
-  Index best = -1;
-  for (std::size_t c = z.size(); c-- > 0;) {
-    if (std::isnan(z[c])) return -1;
-    if (z[c] == most) best = static_cast<Index>(c);
-  }
-  return best;
+  using V = simd::Vec<Real>;
+  const V m(detail::score_shift(z)), zero(Real(0)), one(Real(1));
+  const V nobody(-std::numeric_limits<Real>::infinity()), next(static_cast<Real>(V::size));
+  V number = zero - simd::load<V>(detail::lane_numbers<V>.at), best = nobody, bad = zero;
+  detail::for_each_filled(z, [&](const V& v) {
+    best = simd::max(best, simd::select(v == m, number, nobody));
+    bad = bad + simd::select(v == v, zero, one);
+    number = number - next;
+  });
+  return simd::reduce_add(bad) > 0 ? -1 : -static_cast<Index>(simd::reduce_max(best));
 }
 
 }  // namespace limen::inline LIMEN_ABI
