@@ -32,8 +32,7 @@ void compare(Index n, Index d, double tolerance) {
   auto ordered = q;
   for (Index r = 0; r < R; ++r) detail::order_query<Stored>(ordered.data() + r * d, d);
   std::vector<Real> s(static_cast<std::size_t>(R * s_row), Real(7));
-  const auto ahead = detail::Ahead::of(k.data(), apart, d);
-  detail::few_scores<R>(ordered.data(), d, k.data(), apart, n, s.data(), s_row, ahead);
+  detail::few_scores<R>(ordered.data(), d, k.data(), apart, n, s.data(), s_row);
   const auto key = [&](Index j, Index c) {
     return wide(k[static_cast<std::size_t>(j * apart + c)]);
   };
@@ -51,7 +50,7 @@ void compare(Index n, Index d, double tolerance) {
 
   const Index y_row = d + 1;
   std::vector<Real> y(static_cast<std::size_t>(R * y_row), Real(7));
-  detail::few_values<R>(p.data(), s_row, k.data(), apart, n, y.data(), y_row, d, ahead);
+  detail::few_values<R>(p.data(), s_row, k.data(), apart, n, y.data(), y_row, d);
   for (Index r = 0; r < R; ++r) {
     for (Index c = 0; c < d; ++c) {
       double sum = 0;
@@ -87,11 +86,11 @@ TEST_CASE("A score does not depend on where its key stands, or on who is asked w
   constexpr Index d = 37, n = 11;
   const auto q = numbers<float>(4 * d, 4), k = numbers<float>(n * d, 5);
   float alone[4 * 4], all[4 * (n + 3)];
-  detail::few_scores<4>(q.data(), d, k.data(), d, n, all, n + 3, {});
+  detail::few_scores<4>(q.data(), d, k.data(), d, n, all, n + 3);
   for (Index j = 0; j < n; ++j) {
-    detail::few_scores<4>(q.data(), d, k.data() + j * d, d, 1, alone, 4, {});
+    detail::few_scores<4>(q.data(), d, k.data() + j * d, d, 1, alone, 4);
     for (Index r = 0; r < 4; ++r) REQUIRE(alone[r * 4] == all[r * (n + 3) + j]);
-    detail::few_scores<1>(q.data() + 2 * d, d, k.data() + j * d, d, 1, alone, 4, {});
+    detail::few_scores<1>(q.data() + 2 * d, d, k.data() + j * d, d, 1, alone, 4);
     REQUIRE(alone[0] == all[2 * (n + 3) + j]);
   }
 }

@@ -56,11 +56,11 @@ struct GatheredRows {
   }
 };
 
-/// Keys at positions j0 .. j1 of one key head, for all rows; `next` are the keys that follow.
+/// Keys at positions j0 .. j1 of one key head, for all rows.
 template <class Real, class Stored>
 void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
                   const CacheView<Stored>& cache, Index head, Index j0, Index j1, const Real* q,
-                  const GatheredRows<Real>& to, const Stored* next) noexcept {
+                  const GatheredRows<Real>& to) noexcept {
   const Index group = rule.query_heads / rule.key_heads;
   const Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
   const Stored* const k = cache.keys + head * cache.key_head - cache.first * cache.key_row;
@@ -79,9 +79,8 @@ void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
     if (all.begin >= all.end) continue;
     const Index count = all.end - all.begin, padded = rounded_up(count, simd::lanes<Real>);
     with_rows(n, [&]<int R>() {
-      few_scores<R>(
-          q + r * d, d, k + all.begin * cache.key_row, cache.key_row, count, s, decode_chunk,
-          Ahead::of(r == 0 ? v + all.begin * cache.value_row : nullptr, cache.value_row, dv));
+      few_scores<R>(q + r * d, d, k + all.begin * cache.key_row, cache.key_row, count, s,
+                    decode_chunk);
     });
     for (Index i = 0; i < n; ++i) {
       Real* const row = s + i * decode_chunk;
@@ -100,8 +99,7 @@ void attend_chunk(const AttentionRule<Real>& rule, const AttentionCall<Real>& c,
     }
     with_rows(n, [&]<int R>() {
       few_values<R>(s, decode_chunk, v + all.begin * cache.value_row, cache.value_row, count,
-                    to.y + r * to.wide, to.wide, dv,
-                    Ahead::of(r + n == to.count ? next : nullptr, cache.key_row, d));
+                    to.y + r * to.wide, to.wide, dv);
     });
   }
 }
@@ -158,10 +156,7 @@ struct Decoding {
       const Index count = (part.size + decode_chunk - 1) / decode_chunk;
       if (n < count) {
         const Index j0 = n * decode_chunk, j1 = std::min(part.size, j0 + decode_chunk);
-        const Stored* next = part.keys + h * part.key_head + j1 * part.key_row;
-        if (j1 == part.size)
-          next = h + 1 < rule.key_heads ? part.keys + (h + 1) * part.key_head : nullptr;
-        return attend_chunk(rule, c, part, h, part.first + j0, part.first + j1, q, to, next);
+        return attend_chunk(rule, c, part, h, part.first + j0, part.first + j1, q, to);
       }
       n -= count;
     }

@@ -16,28 +16,13 @@ namespace limen::inline LIMEN_ABI::detail {
 /// Rows (queries and heads of a group) that are looked at together.
 inline constexpr Index decode_rows = 4;
 
-/// Rows that will be read next: asked for one by one, while others are worked on.
-struct Ahead {
-  const char* rows = nullptr;  ///< null: none
-  Index row = 0;               ///< bytes from one to the next
-  Index lines = 0;             ///< pairs of cache lines of a row
-
-  template <class Stored>
-  static Ahead of(const Stored* rows, Index row, Index width) {
-    constexpr Index size = sizeof(Stored);
-    return {reinterpret_cast<const char*>(rows), row * size, (width * size + 127) / 128};
-  }
-  LIMEN_INLINE void ask(Index j) const {
-#if defined(__GNUC__)
-    if (rows == nullptr) return;
-    const char* p = rows + j * row;
-    for (Index i = 0; i < lines; ++i, p += 128) {
-      __builtin_prefetch(p, 0, 2);  // to the L2 cache
-      __builtin_prefetch(p + 64, 0, 2);
-    }
-#endif
-  }
-};
+/// Asks for numbers that will be read soon, [n] behind the next 6 KiB: of a cache that lies in
+/// memory or far away a machine guesses too little by itself. They may be past the end.
+template <class Stored>
+LIMEN_INLINE void ask_ahead(const Stored* p, Index n) {
+  const char* const at = reinterpret_cast<const char*>(p) + 6144;
+  for (Index i = 0; i < n * static_cast<Index>(sizeof(Stored)); i += 64) simd::prefetch(at + i);
+}
 
 /// Stored numbers that come two by two, those at even places apart from those at odd ones.
 template <class Stored>
@@ -61,16 +46,15 @@ void order_query(Real* q, Index d) noexcept {
 /// up to three numbers behind them are written too.
 template <int R, class Real, class Stored>
 LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_row, Index n,
-                               Real* s, Index s_row, const Ahead& ahead) noexcept {
+                               Real* s, Index s_row) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   constexpr int K = lanes >= 4 ? 4 : 1;
   for (Index j = 0; j < n; j += K) {
     const Stored* key[K];  // behind the last one it is the last one again
     LIMEN_UNROLL for (int i = 0; i < K; ++i) {
-      const Index at = std::min(j + i, n - 1);
-      key[i] = k + at * k_row;
-      ahead.ask(at);
+      key[i] = k + std::min(j + i, n - 1) * k_row;
+      ask_ahead(key[i], d);
     }
     V sum[R * K];
     LIMEN_UNROLL for (int i = 0; i < R * K; ++i) sum[i] = V(Real(0));
@@ -127,7 +111,7 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
 /// y[r] = Σ_j p[r][j] v_j in N vectors of columns.
 template <int R, int N, class Real, class Stored, class Load, class Store>
 LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v, Index v_row,
-                                    Index n, Real* y, Index y_row, const Ahead& ahead, Load load,
+                                    Index n, Real* y, Index y_row, Load load,
                                     Store store) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
@@ -137,7 +121,7 @@ LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v,
     LIMEN_UNROLL for (int i = 0; i < N; ++i) sum[r][i] = V(Real(0));
   }
   for (Index j = 0; j < n; ++j, v += v_row) {
-    ahead.ask(j);
+    ask_ahead(v, N * lanes);
     V left[R], right[N];
     LIMEN_UNROLL for (int r = 0; r < R; ++r) left[r] = simd::in_register(V(p[r * p_row + j]));
     if constexpr (in_pairs) {
@@ -166,7 +150,7 @@ LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v,
 /// y[r] = Σ_j p[r][j] v_j
 template <int R, class Real, class Stored>
 LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Index v_row, Index n,
-                               Real* y, Index y_row, Index dv, Ahead ahead) noexcept {
+                               Real* y, Index y_row, Index dv) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   constexpr int most = 4;  // vectors of a row at once
@@ -174,17 +158,15 @@ LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Inde
   const auto store = [](Real* x, const V& value) { simd::store(x, value); };
   Index c = 0;
   for (; c + most * lanes <= dv; c += most * lanes) {
-    few_value_columns<R, most>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
-    ahead.rows = nullptr;  // asked once
+    few_value_columns<R, most>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
   }
   for (; c + lanes <= dv; c += lanes) {
-    few_value_columns<R, 1>(p, p_row, v + c, v_row, n, y + c, y_row, ahead, load, store);
-    ahead.rows = nullptr;
+    few_value_columns<R, 1>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
   }
   if (c < dv) {
     const Index rest = dv - c;
     few_value_columns<R, 1>(
-        p, p_row, v + c, v_row, n, y + c, y_row, ahead,
+        p, p_row, v + c, v_row, n, y + c, y_row,
         [rest](const auto* x) { return simd::load<V>(x, rest); },
         [rest](Real* x, const V& value) { simd::store(x, value, rest); });
   }
