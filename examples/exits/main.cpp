@@ -1,9 +1,9 @@
 // Easy digits leave early.
 //
-// A convolutional network with four exits learns to read digits. Five policies decide when a digit
-// may leave; the program measures how often each is right and how long it takes, draws that and the
-// digits that left at each exit, and keeps to a budget that is given. What is chosen is chosen on a
-// part of the training data; the test part is only measured.
+// A convolutional network with four exits learns to read digits, or to tell clothes. Five policies
+// decide when an image may leave; the program measures how often each is right and how long it
+// takes, draws that and the images that left at each exit, and keeps to a budget that is given.
+// What is chosen is chosen on a part of the training data; the test part is only measured.
 
 #include <CLI/CLI.hpp>
 
@@ -11,6 +11,7 @@
 
 #include <limen/exit/caps.hpp>
 
+#include "images.hpp"
 #include "picture.hpp"
 
 using namespace limen;
@@ -19,17 +20,19 @@ namespace {
 
 struct Arguments {
   std::string data = "data/digits.csv.gz";
+  std::string fashion;  // a folder
   std::string picture = "build/exits.svg";
   double budget = 20;  // percent of the whole network's work, in the mean
   int threads = 2;
-  Index epochs = 40;
+  Index epochs = 0;  // 40 for digits, 6 for clothes
   std::uint64_t seed = 1;
   bool quiet = false;
 };
 
 /// What leaves where, the surest first.
-template <class Policy>
-std::array<std::vector<Departure>, 4> departures(const Fast& net, const Part& part,
+template <class R, class Policy>
+std::array<std::vector<Departure>, 4> departures(const typename R::Fast& net,
+                                                 const Part<R::pixels>& part,
                                                  const Policy& policy) {
   const auto left = net.run(part.x, {}, policy);
   std::array<std::vector<Departure>, 4> at;
@@ -48,11 +51,12 @@ std::array<std::vector<Departure>, 4> departures(const Fast& net, const Part& pa
 }
 
 /// In the mean, whatever comes: thresholds that meet it on the validation part, and a cap.
-auto within(double budget, const Fast& net, const Part& validation) {
+template <class R>
+auto within(double budget, const typename R::Fast& net, const Part<R::pixels>& validation) {
   const auto record =
-      record_exits(net, SequenceView<float, 64>(validation.x), {}, validation.labels);
-  const auto plan = thresholds_for_budget(record, work, budget).value();
-  return BatchBudget{ConfidenceAtLeast{plan.thresholds}, work, budget};
+      record_exits(net, SequenceView<float, R::pixels>(validation.x), {}, validation.labels);
+  const auto plan = thresholds_for_budget(record, R::work, budget).value();
+  return BatchBudget{ConfidenceAtLeast{plan.thresholds}, R::work, budget};
 }
 
 void show(const std::vector<Curve>& curves, const Point& full) {
@@ -68,22 +72,25 @@ void show(const std::vector<Curve>& curves, const Point& full) {
   std::puts("");
 }
 
-void run(const Arguments& arguments) {
-  const Parts parts(load_digits(arguments.data).value());
-  const Net net = [&] {
+template <class R>
+void run(const Arguments& arguments, const Parts<R::pixels>& parts, Index epochs) {
+  const auto net = [&] {
     const Threads allowed(arguments.threads);
-    return trained(parts.training, arguments.epochs, arguments.seed, !arguments.quiet);
+    return trained<R>(parts.training, arguments.epochs > 0 ? arguments.epochs : epochs,
+                      arguments.seed, !arguments.quiet);
   }();
-  const Fast fast = prepare(net);
-  const auto kept = within(arguments.budget / 100 * whole, fast, parts.validation);
-  const Point full = measured(fast, parts.test, NeverLeave{});
-  const auto curves = all_curves(net, parts);
-  if (!arguments.quiet) show(curves, full);
-
-  const Point met = measured(fast, parts.test, kept);
-  if (!arguments.picture.empty() &&
-      !Picture(curves, full, departures(fast, parts.test, kept)).write(arguments.picture)) {
-    fail({arguments.picture, "a place to write", "none"});
+  const typename R::Fast fast = prepare(net);
+  const auto kept = within<R>(arguments.budget / 100 * R::whole, fast, parts.validation);
+  const Point full = measured<R>(fast, parts.test, NeverLeave{});
+  const Point met = measured<R>(fast, parts.test, kept);
+  if (!arguments.quiet || !arguments.picture.empty()) {
+    const auto curves = all_curves<R>(net, parts);
+    if (!arguments.quiet) show(curves, full);
+    if (!arguments.picture.empty() &&
+        !Picture(curves, full, departures<R>(fast, parts.test, kept), R::work, R::whole, R::pixels)
+             .write(arguments.picture)) {
+      fail({arguments.picture, "a place to write", "none"});
+    }
   }
   std::printf(
       "exits: accuracy %.3f; with a budget of %g%% %.3f, %.1f%% of the work, %.1fx faster\n",
@@ -96,15 +103,21 @@ int main(int argc, char** argv) {
   Arguments a;
   CLI::App app("Easy digits leave a network early.");
   app.add_option("--data", a.data, "the digits")->capture_default_str();
+  app.add_option("--fashion", a.fashion, "a folder with Fashion-MNIST, instead of digits");
   app.add_option("--picture", a.picture, "file for the picture")->capture_default_str();
   app.add_option("--budget", a.budget, "percent of the work, in the mean")->capture_default_str();
   app.add_option("--threads", a.threads, "threads to train on")->capture_default_str();
-  app.add_option("--epochs", a.epochs, "times through the data")->capture_default_str();
+  app.add_option("--epochs", a.epochs, "times through the data; 0: 40, of clothes 6")
+      ->capture_default_str();
   app.add_option("--seed", a.seed, "another seed, another model")->capture_default_str();
   app.add_flag("--quiet", a.quiet, "only the last line");
   CLI11_PARSE(app, argc, argv);
   try {
-    run(a);
+    if (a.fashion.empty()) {
+      run<Reader<8>>(a, digits_from(a.data), 40);
+    } else {
+      run<Reader<14>>(a, fashion_from(a.fashion), 6);
+    }
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -1,12 +1,11 @@
 #pragma once
-// A convolutional network with four exits for digits of 8 x 8 pixels, and how it is trained.
+// A convolutional network with four exits for small images, and how it is trained.
 
 #include <limen/compose/sequential.hpp>
 #include <limen/exit/early_exit.hpp>
 #include <limen/exit/exit_loss.hpp>
 #include <limen/exit/exit_macs.hpp>
 #include <limen/exit/jei_training.hpp>
-#include <limen/io/digits.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/conv.hpp>
 #include <limen/nn/linear.hpp>
@@ -14,77 +13,78 @@
 #include <limen/train/adamw.hpp>
 #include <limen/train/trainer.hpp>
 
+#include <algorithm>
 #include <vector>
 
-constexpr limen::Extent eight{8, 8}, four{4, 4}, two{2, 2};
-constexpr limen::Conv2dConfig conv1{.image = eight, .d_in = 1, .d_out = 12, .padding = {1, 1}};
-constexpr limen::Conv2dConfig conv2{.image = four, .d_in = 12, .d_out = 32, .padding = {1, 1}};
-constexpr limen::Conv2dConfig conv3{.image = four, .d_in = 32, .d_out = 64, .padding = {1, 1}};
-constexpr limen::Conv2dConfig conv4{.image = two, .d_in = 64, .d_out = 96, .padding = {1, 1}};
-constexpr limen::PoolConfig pool1{.image = eight, .d = 12};
-constexpr limen::PoolConfig pool3{.image = four, .d = 64};
+/// For images of side x side pixels.
+template <limen::Index side>
+struct Reader {
+  static constexpr limen::Index pixels = side * side, half = side / 2, quarter = half / 2;
 
-template <limen::Index D>
-using Bend = limen::Activate<limen::ActivateConfig{.d = D, .activation = limen::Activation::relu}>;
-template <limen::Index D>
-using Head = limen::Exit<limen::Linear<limen::LinearConfig{.d_in = D, .d_out = 10}>>;
+  template <limen::Index n, limen::Index I, limen::Index O>
+  using Conv =
+      limen::Conv2d<limen::Conv2dConfig{.image = {n, n}, .d_in = I, .d_out = O, .padding = {1, 1}}>;
+  template <limen::Index n, limen::Index D>
+  using Pool = limen::MaxPool<limen::PoolConfig{.image = {n, n}, .d = D}>;
+  template <limen::Index D>
+  using Bend =
+      limen::Activate<limen::ActivateConfig{.d = D, .activation = limen::Activation::relu}>;
+  template <limen::Index D>
+  using Head = limen::Exit<limen::Linear<limen::LinearConfig{.d_in = D, .d_out = 10}>>;
 
-using Stage1 = limen::Sequential<limen::Conv2d<conv1>, Bend<768>, limen::MaxPool<pool1>>;
-using Stage2 = limen::Sequential<limen::Conv2d<conv2>, Bend<512>>;
-using Stage3 = limen::Sequential<limen::Conv2d<conv3>, Bend<1024>, limen::MaxPool<pool3>>;
-using Stage4 = limen::Sequential<limen::Conv2d<conv4>, Bend<384>>;
+  using Stage1 = limen::Sequential<Conv<side, 1, 12>, Bend<12 * pixels>, Pool<side, 12>>;
+  using Stage2 = limen::Sequential<Conv<half, 12, 32>, Bend<32 * half * half>>;
+  using Stage3 = limen::Sequential<Conv<half, 32, 64>, Bend<64 * half * half>, Pool<half, 64>>;
+  using Stage4 = limen::Sequential<Conv<quarter, 64, 96>, Bend<96 * quarter * quarter>>;
 
-template <limen::EarlyExitConfig C>
-using NetWith = limen::EarlyExitWith<C, Stage1, Head<192>, Stage2, Head<512>, Stage3, Head<256>,
-                                     Stage4, Head<384>>;
-using Net = NetWith<limen::EarlyExitConfig{.equilibrium = true}>;
-using FrozenNet = NetWith<limen::EarlyExitConfig{.frozen = true}>;
-using Fast = limen::prepared_form<Net>;
-using Gates = limen::ExitGates<Net::exits - 1>;
+  template <limen::EarlyExitConfig C>
+  using With = limen::EarlyExitWith<C, Stage1, Head<12 * half * half>, Stage2,
+                                    Head<32 * half * half>, Stage3, Head<64 * quarter * quarter>,
+                                    Stage4, Head<96 * quarter * quarter>>;
+  using Net = With<limen::EarlyExitConfig{.equilibrium = true}>;
+  using Frozen = With<limen::EarlyExitConfig{.frozen = true}>;
+  using Fast = limen::prepared_form<Net>;
 
-constexpr auto work = limen::exit_macs<Net>();
-constexpr double whole = static_cast<double>(limen::dense_macs<Net>(1));
-
-/// Images and what they show.
-struct Part {
-  limen::Sequence<float, 64> x;
-  std::vector<int> labels;
-
-  Part(const limen::Digits& digits, std::span<const limen::Index> rows)
-      : x(static_cast<limen::Index>(rows.size())) {
-    limen::gather_rows(digits.images.matrix(), rows.data(), x.matrix());
-    for (const auto i : rows) labels.push_back(digits.labels[static_cast<std::size_t>(i)]);
-  }
-  limen::Index size() const { return x.rows(); }
-  limen::LabelledRows<float, 64> rows() const { return {x, labels}; }
+  static constexpr auto work = limen::exit_macs<Net>();
+  static constexpr double whole = static_cast<double>(limen::dense_macs<Net>(1));
 };
 
+using Gates = limen::ExitGates<3>;
+
+/// Images and what they show.
+template <limen::Index pixels>
+struct Part {
+  limen::Sequence<float, pixels> x;
+  std::vector<int> labels;
+
+  limen::Index size() const { return x.rows(); }
+  limen::LabelledRows<float, pixels> rows() const { return {x, labels}; }
+};
+
+/// Some of the images of a part.
+template <limen::Index pixels>
+Part<pixels> chosen(const limen::Sequence<float, pixels>& images, const std::vector<int>& labels,
+                    const std::vector<limen::Index>& rows) {
+  Part<pixels> part{limen::Sequence<float, pixels>(static_cast<limen::Index>(rows.size())), {}};
+  limen::gather_rows(images.matrix(), rows.data(), part.x.matrix());
+  for (const auto i : rows) part.labels.push_back(labels[static_cast<std::size_t>(i)]);
+  return part;
+}
+
+template <limen::Index pixels>
 struct Parts {
-  Part training, validation, test;  // nothing is chosen on the last
-
-  explicit Parts(const limen::Digits& digits)
-      : training(digits, some(digits, false)),
-        validation(digits, some(digits, true)),
-        test(digits, digits.testing()) {}
-
- private:
-  /// Every fourth image of the training part is for validation.
-  static std::vector<limen::Index> some(const limen::Digits& digits, bool validation) {
-    std::vector<limen::Index> rows;
-    const auto all = digits.training();
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if ((i % 4 == 3) == validation) rows.push_back(all[i]);
-    }
-    return rows;
-  }
+  Part<pixels> training, validation, test;  // nothing is chosen on the last
 };
 
 /// All heads together, the last one teaching the others.
-inline Net trained(const Part& part, limen::Index epochs, std::uint64_t seed, bool progress) {
+template <class R>
+typename R::Net trained(const Part<R::pixels>& part, limen::Index epochs, std::uint64_t seed,
+                        bool progress) {
   using namespace limen;
+  using Net = typename R::Net;
   Random random(seed);
   Net net = Net::initialized(random);
-  const Sequences<float, 64> images(part.x, 1);
+  const Sequences<float, R::pixels> images(part.x, 1);
   std::vector<Index> items(static_cast<std::size_t>(part.size()));
   for (std::size_t i = 0; i < items.size(); ++i) items[i] = static_cast<Index>(i);
   constexpr Index batch = 64;
@@ -104,13 +104,17 @@ inline Net trained(const Part& part, limen::Index epochs, std::uint64_t seed, bo
 
 /// Gates that leave where that is worth its work at a price of λ for the whole network. They learn
 /// on the validation part: of what it was trained on the network is always sure.
-inline Gates trained_gates(const Net& net, const Parts& parts, double lambda, Net& with_heads) {
+template <class R>
+Gates trained_gates(const typename R::Net& net, const Parts<R::pixels>& parts, double lambda,
+                    typename R::Net& with_heads) {
   using namespace limen;
-  FrozenNet frozen{net.parts};
+  typename R::Frozen frozen{net.parts};
   Random random(1);
   Gates gates = Gates::initialized(random);
-  JeiTraining training(frozen, gates, jei_costs(work, 10),
-                       {.lambda = lambda, .warm_up = 0, .epochs = 60, .block = 3, .rate = 0.005});
+  const Index epochs = std::max<Index>(8, 21600 / parts.validation.size());
+  JeiTraining training(
+      frozen, gates, jei_costs(R::work, 10),
+      {.lambda = lambda, .warm_up = 0, .epochs = epochs, .block = 3, .rate = 0.005});
   training.fit(parts.validation.rows(), parts.validation.rows()).value();
   with_heads.parts = frozen.parts;
   return gates;

@@ -1,16 +1,17 @@
 #pragma once
-// Accuracy against time for each policy, and digits by the exit where they left, as an SVG.
+// Accuracy against time for each policy, and images by the exit where they left, as an SVG.
 
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "curves.hpp"
 
-/// A digit and where it left.
+/// An image that left.
 struct Departure {
-  const float* pixels;  // 8 x 8
+  const float* pixels;  // side x side
   int label, said;
   double confidence;
 };
@@ -18,7 +19,9 @@ struct Departure {
 class Picture {
  public:
   Picture(const std::vector<Curve>& curves, const Point& full,
-          const std::array<std::vector<Departure>, 4>& departures) {
+          const std::array<std::vector<Departure>, 4>& departures,
+          const std::array<double, 4>& work, double whole, limen::Index pixels)
+      : side_(static_cast<int>(std::lround(std::sqrt(static_cast<double>(pixels))))) {
     put("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 760 %d' width='760' height='%d' "
         "font-family='system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif' "
         "font-size='12'>\n",
@@ -26,7 +29,7 @@ class Picture {
     put("<rect x='.5' y='.5' width='759' height='%d' rx='10' fill='#fff' stroke='#e2e8f0'/>\n",
         height - 1);
     plot(curves, full);
-    digits(departures);
+    images(departures, work, whole);
     svg_ += "</svg>\n";
   }
 
@@ -43,58 +46,79 @@ class Picture {
 
   // ── Accuracy against time ──────────────────────────────────────────────────────────────────────
 
+  /// Curves that coincide are told apart by their marks: large and hollow first, small on top.
   void plot(const std::vector<Curve>& curves, const Point& full) {
     static const char* const colors[] = {"#2563eb", "#0d9488", "#f59e0b", "#db2777", "#64748b"};
-    double least = full.accuracy, most = full.accuracy, longest = full.ns;
+    static const double radii[] = {6, 4.2, 2.4, 3, 3};
+    double least = full.accuracy, most = full.accuracy, longest = full.ns / 1000;
     for (const Curve& c : curves) {
       for (const Point& p : c.points) {
         least = std::min(least, p.accuracy);
         most = std::max(most, p.accuracy);
-        longest = std::max(longest, p.ns);
+        longest = std::max(longest, p.ns / 1000);
       }
     }
-    least = std::max(0.0, least - 0.01);
-    most = std::min(1.0, most + 0.005);
-    const auto x = [&](double ns) { return left + (right - left) * ns / (1.05 * longest); };
-    const auto y = [&](double a) { return bottom - (bottom - top) * (a - least) / (most - least); };
+    const double down = step_for(100 * (most - least)), across = step_for(longest);
+    const double low = std::floor(100 * least / down) * down;
+    const double high = std::min(100.0, std::ceil(100 * most / down + 0.2) * down);
+    const double end = std::ceil(longest / across) * across;
+    const auto x = [&](double ns) { return left + (right - left) * ns / 1000 / end; };
+    const auto y = [&](double a) {
+      return bottom - (bottom - top) * (100 * a - low) / (high - low);
+    };
 
-    text(28, 34, "start", "#0f172a", "how often it is right, and how long a digit takes");
-    for (int i = 0; i <= 4; ++i) {
-      const double a = least + (most - least) * i / 4, ns = 1.05 * longest * i / 4;
-      put("<path d='M%g %.1fH%g' stroke='#e2e8f0'/>\n", left, y(a), right);
-      text(left - 6, y(a) + 4, "end", "#475569", number("%.1f%%", 100 * a).c_str());
-      text(x(ns), bottom + 18, "middle", "#475569", number("%.1f", ns / 1000).c_str());
+    text(28, 34, "start", "#0f172a", "how often it is right, and how long an image takes");
+    for (double a = low; a <= high + 1e-9; a += down) {
+      put("<path d='M%g %.1fH%g' stroke='#e2e8f0'/>\n", left, y(a / 100), right);
+      text(left - 6, y(a / 100) + 4, "end", "#475569", number("%g%%", a).c_str());
     }
-    text((left + right) / 2, bottom + 36, "middle", "#475569", "µs a digit, in one batch");
-    for (std::size_t i = 0; i < curves.size(); ++i) line(curves[i], colors[i % 5], x, y);
-    put("<circle cx='%.1f' cy='%.1f' r='5' fill='#0f172a'/>\n", x(full.ns), y(full.accuracy));
-    text(x(full.ns) - 8, y(full.accuracy) - 8, "end", "#0f172a", "without exits");
+    for (double us = 0; us <= end + 1e-9; us += across) {
+      text(x(1000 * us), bottom + 18, "middle", "#475569", number("%g", us).c_str());
+    }
+    text((left + right) / 2, bottom + 36, "middle", "#475569", "µs an image, in one batch");
     for (std::size_t i = 0; i < curves.size(); ++i) {
-      const double at = 196 + 17 * static_cast<double>(i);
-      put("<rect x='262' y='%g' width='11' height='11' rx='2' fill='%s'/>\n", at, colors[i % 5]);
-      text(278, at + 10, "start", "#475569", curves[i].name.c_str());
+      line(curves[i], colors[i % 5], radii[i % 5], i < 2, x, y);
+    }
+    put("<circle cx='%.1f' cy='%.1f' r='5' fill='#0f172a'/>\n", x(full.ns), y(full.accuracy));
+    text(x(full.ns) - 4, y(full.accuracy) - 10, "end", "#0f172a", "without exits");
+    for (std::size_t i = 0; i < curves.size(); ++i) {
+      const double at = 228 + 17 * static_cast<double>(i);
+      mark(268, at + 6, radii[i % 5], colors[i % 5], i < 2);
+      text(280, at + 10, "start", "#475569", curves[i].name.c_str());
     }
   }
 
+  /// 1, 2 or 5 times a power of ten, three to seven of them in `range`.
+  static double step_for(double range) {
+    double step = std::pow(10, std::floor(std::log10(range)) - 1);
+    for (int i = 0; range / step > 7; ++i) step *= i % 3 == 1 ? 2.5 : 2;
+    return step;
+  }
+
+  void mark(double x, double y, double r, const char* color, bool hollow) {
+    put("<circle cx='%.1f' cy='%.1f' r='%g' fill='%s' stroke='%s' stroke-width='1.4'/>\n", x, y, r,
+        hollow ? "#fff" : color, color);
+  }
+
   template <class X, class Y>
-  void line(const Curve& curve, const char* color, X x, Y y) {
+  void line(const Curve& curve, const char* color, double r, bool hollow, X x, Y y) {
     std::string d;
     for (const Point& p : curve.points) {
       d += number(d.empty() ? "M%.1f " : "L%.1f ", x(p.ns)) + number("%.1f", y(p.accuracy));
     }
     put("<path d='");
     svg_ += d;
-    put("' fill='none' stroke='%s' stroke-width='1.8'/>\n", color);
-    for (const Point& p : curve.points) {
-      put("<circle cx='%.1f' cy='%.1f' r='2.6' fill='%s'/>\n", x(p.ns), y(p.accuracy), color);
-    }
+    put("' fill='none' stroke='%s' stroke-width='1.4'/>\n", color);
+    for (const Point& p : curve.points) mark(x(p.ns), y(p.accuracy), r, color, hollow);
   }
 
   // ── Who left where ─────────────────────────────────────────────────────────────────────────────
 
   /// The surest first in each row, then the least sure.
-  void digits(const std::array<std::vector<Departure>, 4>& departures) {
-    text(404, 34, "start", "#0f172a", "which digits left where: the surest and the least sure");
+  void images(const std::array<std::vector<Departure>, 4>& departures,
+              const std::array<double, 4>& work, double whole) {
+    text(404, 34, "start", "#0f172a", "what left where, the surest");
+    text(574, 34, "start", "#0f172a", "and the least sure");
     for (std::size_t k = 0; k < 4; ++k) {
       const double y = 54 + 80 * static_cast<double>(k);
       const auto& here = departures[k];
@@ -106,25 +130,26 @@ class Picture {
       for (std::size_t i = 0; i < std::min(here.size(), 2 * half); ++i) {
         const bool sure = i < half;
         const auto from = sure || here.size() <= 2 * half ? i : here.size() - 2 * half + i;
-        draw(here[from], 404 + 40 * static_cast<double>(i) + (sure ? 0 : 10), y + 16);
+        draw(here[from], 404 + 40 * static_cast<double>(i) + (sure ? 0 : 10), y + 18);
       }
     }
     text(404, 386, "start", "#475569", "framed: wrong, with what it said");
   }
 
   void draw(const Departure& d, double x, double y) {
-    constexpr double cell = 4.4;
-    for (int i = 0; i < 64; ++i) {
+    const double cell = 35.2 / side_;
+    for (int i = 0; i < side_ * side_; ++i) {
       const int shade = 241 - static_cast<int>(226 * d.pixels[i]);
       put("<rect x='%.1f' y='%.1f' width='%.1f' height='%.1f' fill='#%02x%02x%02x'/>\n",
-          x + cell * (i % 8), y + cell * (i / 8), cell, cell, shade, shade,
+          x + cell * (i % side_), y + cell * (i / side_), cell + 0.1, cell + 0.1, shade, shade,
           std::min(255, shade + 8));
     }
     if (d.said != d.label) {
       put("<rect x='%.1f' y='%.1f' width='%.1f' height='%.1f' fill='none' stroke='#dc2626' "
           "stroke-width='2'/>\n",
-          x - 1, y - 1, 8 * cell + 2, 8 * cell + 2);
-      text(x + 4 * cell, y + 8 * cell + 14, "middle", "#dc2626", std::to_string(d.said).c_str());
+          x - 1, y - 1, side_ * cell + 2, side_ * cell + 2);
+      text(x + side_ * cell / 2, y + side_ * cell + 14, "middle", "#dc2626",
+           std::to_string(d.said).c_str());
     }
   }
 
@@ -145,4 +170,5 @@ class Picture {
   }
 
   std::string svg_;
+  int side_;
 };
