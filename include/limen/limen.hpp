@@ -231,6 +231,7 @@
 #include <limen/nn/rnn.hpp>
 #include <limen/nn/taps.hpp>
 #include <limen/nn/weight.hpp>
+#include <limen/probe/alignment.hpp>
 #include <limen/probe/attribution.hpp>
 #include <limen/probe/causal_trace.hpp>
 #include <limen/probe/clamp.hpp>

@@ -113,3 +113,8 @@ TEST_CASE("An exit that few rows took is calibrated on all", "[exit][calibration
   REQUIRE(q[0] == Approx(20 / 30.0));  // ⌈26 * 0.8⌉ = 21st of 25
   REQUIRE(q[1] == Approx(24 / 30.0));  // ⌈31 * 0.8⌉ = 25th of 30, not of 5
 }
+
+TEST_CASE("A class whose probability is just 1 - q is in the set", "[exit][conformal]") {
+  const double z[] = {0, 0};
+  REQUIRE(conformal_set(std::span<const double>(z), 0.5) == std::vector<Index>{0, 1});
+}

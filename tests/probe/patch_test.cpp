@@ -267,3 +267,54 @@ TEST_CASE("What cannot be patched says why", "[probe][patch]") {
                                {.tap = "0.embed", .rows = {7, 1}}, {{1, 4, {1, 2, 3, 4}}}, {})) ==
           "tap 0.embed: wanted rows 7 to 7, found 5 rows");
 }
+
+namespace {
+
+/// A layer that a row passes twice.
+template <class L>
+struct Twice {
+  static constexpr Index in = L::in, out = L::out;
+  using Scalar = typename L::Scalar;
+  template <class T>
+  using with_scalar = Twice<typename L::template with_scalar<T>>;
+  L inner;
+
+  template <class F, class... M>
+  static constexpr void visit(F&& f, M&... m) {
+    L::visit(f, m.inner...);
+  }
+  using State = NoState;
+  Sequence<Scalar, out> forward(SequenceView<Scalar, in> x, Batch<State> batch) const {
+    return inner.forward(SequenceView<Scalar, in>(inner.forward(x, batch)), batch);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("A tap that is passed twice is patched with what it had each time", "[probe][patch]") {
+  Twice<Tap<"a", Map<1, 1, false>>> model;
+  model.inner.inner.weight[0] = 2;  // 2 x, then 4 x
+  const Sequence<double, 1> base{{1}}, source{{10}};
+  const Patching study(model, base, source, First{});
+  std::vector<double> passed;
+  Probe probe;
+  detail::replace_from(probe, {.tap = "a"}, study.source());
+  probe.on("a", [&](const TapPoint&, auto rows) { passed.push_back(rows(0, 0)); });
+  watch(model, base, probe);
+  REQUIRE(passed == std::vector<double>{20, 40});
+}
+
+TEST_CASE("Along all directions a row of a site takes its own row of the source",
+          "[probe][subspace]") {
+  const Golden g;
+  const auto study = g.study();
+  for (const Index row : {3, 4}) {
+    std::vector<Direction> V(4, Direction(4));
+    for (std::size_t d = 0; d < 4; ++d) V[d][d] = 1;
+    const Site site{.tap = "0.embed", .rows = {row, 1}};
+    auto all = subspace_effect(study, site, V), whole = study.effect({site});
+    REQUIRE((all && whole));
+    REQUIRE(whole->share() != 0);
+    REQUIRE(all->patched == Approx(whole->patched).epsilon(1e-12));
+  }
+}
