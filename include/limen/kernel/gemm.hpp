@@ -16,6 +16,7 @@
 /// Nothing outside the matrices is read or written, and zeros behind N never meet a result: a NaN
 /// in a row of x, or in a row of w, stays in that row or column of y.
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -43,6 +44,12 @@ inline constexpr Index block_rows = 512;
 /// So much of a panel is asked for before it is needed, where it is needed only once.
 template <class Real>
 inline constexpr Index rows_ahead = 2048 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
+/// What lies n numbers after p: to ask for, never to read, for it may be past the end.
+template <class Real>
+LIMEN_INLINE const Real* ahead_of(const Real* p, Index n) noexcept {
+  return reinterpret_cast<const Real*>(reinterpret_cast<std::uintptr_t>(p) +
+                                       static_cast<std::uintptr_t>(n) * sizeof(Real));
+}
 
 template <class Real>
 struct Product {
@@ -156,13 +163,14 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
         job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
         job.b = right + (p - g0) * job.b_panel;
         if (tiles == 1 || job.b_row != width) {
-          job.ahead = job.b + rows_ahead<Real> * job.b_row;
+          job.ahead = ahead_of(job.b, rows_ahead<Real> * job.b_row);
           job.ahead_step = job.b_row;
         } else {
           // While the tiles go down, what follows comes up from the outer caches, a share for each:
           // the next panels of this slice, or the first of the next one.
           const bool last = q.form == Form::panels && p + count == p1;
-          job.ahead = last ? q.b.data + (p0 * depth + k1) * width : job.b + count * job.b_panel;
+          job.ahead =
+              last ? q.b.data + (p0 * depth + k1) * width : ahead_of(job.b, count * job.b_panel);
           job.ahead_step = part(width, tiles);
         }
         for (Index m = m0; m < m1; m += height) {
@@ -223,7 +231,7 @@ void multiply_row(const Product<Real>& q) noexcept {
     for (Index p = 0, count; p < panels; p += count) {
       count = panels_at_once<Real>(1, chains, panels - p, of_row);
       job.b = q.b.data + p * job.b_panel + k0 * width;
-      job.ahead = job.b + rows_ahead<Real> * width;
+      job.ahead = ahead_of(job.b, rows_ahead<Real> * width);
       job.y = q.y.data + p * width;
       job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
       const Tile<Real> tile = tile_for<Real>(1, count, chains);
