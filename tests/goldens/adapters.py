@@ -9,6 +9,7 @@ heads, out / heads], logits [tasks, heads * skills]. What is drawn is a multiple
 float and double start from the same numbers.
 """
 
+import math
 from pathlib import Path
 
 import peft
@@ -56,14 +57,24 @@ def lora() -> None:
     lines.insert(-1, f"inline constexpr double merged[] = {{{text}}};")
 
 
-def mixture(name: str, skills: int, heads: int, rank: int, width: int, out: int) -> None:
+def mixture(
+    name: str, skills: int, heads: int, rank: int, width: int, out: int, weigh="shares", hard=False
+) -> None:
     weight, bias = draw(out, width), draw(out)
     a, b = draw(skills, heads, width // heads, rank), draw(skills, rank, heads, out // heads)
     z = draw(3, heads * skills)
     tasks = torch.tensor([2, 0, 2, 2, 0, 1])
     x = draw(len(tasks), width)
     alpha = torch.sigmoid(z[tasks]).view(-1, heads, skills)
-    alpha = alpha / (alpha.sum(-1, keepdim=True) + 1e-12)
+    if hard:
+        alpha = alpha + (torch.round(alpha) - alpha).detach()
+        assert (alpha.sum(-1) >= 1).all() and (alpha.sum(-1) > 1).any(), name
+    if weigh == "scaled":
+        alpha = alpha * math.sqrt(heads / skills)
+    elif weigh == "unit":
+        alpha = torch.nn.functional.normalize(z[tasks].view(-1, heads, skills), dim=-1)
+    else:
+        alpha = alpha / (alpha.sum(-1, keepdim=True) + 1e-12)
     mixed_a = torch.einsum("tqs,sqdr->tqdr", alpha, a).reshape(-1, width, rank)
     mixed_b = torch.einsum("tqs,srqd->trqd", alpha, b).reshape(-1, rank, out)
     change = torch.einsum("ti,tir,tro->to", x, mixed_a, mixed_b)
@@ -76,6 +87,11 @@ if __name__ == "__main__":
     lora()
     mixture("polytropon", skills=4, heads=1, rank=2, width=6, out=5)
     mixture("mhr", skills=3, heads=2, rank=2, width=6, out=4)
+    torch.manual_seed(2)
+    mixture("rounded", skills=5, heads=2, rank=2, width=6, out=4, hard=True)
+    mixture("scaled", skills=3, heads=2, rank=2, width=6, out=4, weigh="scaled")
+    mixture("rounded_scaled", skills=3, heads=1, rank=2, width=6, out=4, weigh="scaled", hard=True)
+    mixture("unit", skills=3, heads=2, rank=2, width=6, out=4, weigh="unit")
     made = f"peft {peft.__version__}, PyTorch {torch.__version__.split('+')[0]}"
     header = f"""#pragma once
 // Made by adapters.py with {made}, float64.

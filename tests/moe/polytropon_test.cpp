@@ -259,6 +259,97 @@ TEST_CASE("Polytropon and MHR are what PyTorch differentiates", "[moe][polytropo
         Map<6, 4>>>({in, y, dy, slope},
                     {{weight, d_weight}, {bias, d_bias}, {a, d_a}, {b, d_b}, {z, d_z}});
   }
+  SECTION("MHR, rounded") {
+    using namespace goldens::adapters::rounded;
+    const auto in = tasks(x, 6), slope = with_zeros(dx);
+    golden::check_in_double_and_float<Polytropon<PolytroponConfig{.n_tasks = 3,
+                                                                  .n_skills = 5,
+                                                                  .n_heads = 2,
+                                                                  .rank = 2,
+                                                                  .alpha = 5,
+                                                                  .round = true,
+                                                                  .train_base = true},
+                                                 Map<6, 4>>>(
+        {in, y, dy, slope}, {{weight, d_weight}, {bias, d_bias}, {a, d_a}, {b, d_b}, {z, d_z}});
+  }
+  SECTION("MHR, scaled") {
+    using namespace goldens::adapters::scaled;
+    const auto in = tasks(x, 6), slope = with_zeros(dx);
+    golden::check_in_double_and_float<Polytropon<PolytroponConfig{.n_tasks = 3,
+                                                                  .n_skills = 3,
+                                                                  .n_heads = 2,
+                                                                  .rank = 2,
+                                                                  .alpha = 5,
+                                                                  .weigh = SkillWeights::scaled,
+                                                                  .train_base = true},
+                                                 Map<6, 4>>>(
+        {in, y, dy, slope}, {{weight, d_weight}, {bias, d_bias}, {a, d_a}, {b, d_b}, {z, d_z}});
+  }
+  SECTION("Polytropon, rounded and scaled") {
+    using namespace goldens::adapters::rounded_scaled;
+    const auto in = tasks(x, 6), slope = with_zeros(dx);
+    golden::check_in_double_and_float<Polytropon<PolytroponConfig{.n_tasks = 3,
+                                                                  .n_skills = 3,
+                                                                  .rank = 2,
+                                                                  .alpha = 5,
+                                                                  .weigh = SkillWeights::scaled,
+                                                                  .round = true,
+                                                                  .train_base = true},
+                                                 Map<6, 4>>>(
+        {in, y, dy, slope}, {{weight, d_weight}, {bias, d_bias}, {a, d_a}, {b, d_b}, {z, d_z}});
+  }
+  SECTION("MHR, of unit length") {
+    using namespace goldens::adapters::unit;
+    const auto in = tasks(x, 6), slope = with_zeros(dx);
+    golden::check_in_double_and_float<Polytropon<PolytroponConfig{.n_tasks = 3,
+                                                                  .n_skills = 3,
+                                                                  .n_heads = 2,
+                                                                  .rank = 2,
+                                                                  .alpha = 5,
+                                                                  .weigh = SkillWeights::unit,
+                                                                  .train_base = true},
+                                                 Map<6, 4>>>(
+        {in, y, dy, slope}, {{weight, d_weight}, {bias, d_bias}, {a, d_a}, {b, d_b}, {z, d_z}});
+  }
+}
+
+TEST_CASE("Other weights of adapters keep the laws of layers", "[moe][polytropon][laws]") {
+  hold<Polytropon<PolytroponConfig{.n_tasks = 2,
+                                   .n_skills = 3,
+                                   .n_heads = 2,
+                                   .rank = 2,
+                                   .weigh = SkillWeights::unit,
+                                   .train_base = true},
+                  Map<4, 2>>>();
+  hold<Polytropon<PolytroponConfig{.n_tasks = 2,
+                                   .n_skills = 3,
+                                   .rank = 1,
+                                   .weigh = SkillWeights::scaled,
+                                   .sample = true,
+                                   .train_base = true},
+                  Map<4, 2>>>({.random = true});
+}
+
+TEST_CASE("Rounded mixtures use whole adapters, and learn through those they do not use",
+          "[moe][polytropon]") {
+  using L = Polytropon<PolytroponConfig{.n_tasks = 2, .n_skills = 3, .rank = 1, .round = true},
+                       Map<2, 1, double>>;
+  L layer = learned<L>(), gradient;
+  const double z[] = {0.2, -0.1, 3, -1, -2, 0};  // task 0 has adapters 0 and 2, task 1 none
+  std::copy_n(z, 6, layer.z.data());
+  const auto lora = layer.adapter(0);
+  for (Index i = 0; i < 2; ++i) {
+    REQUIRE(lora.a[i] == Approx((layer.a[i] + layer.a[4 + i]) / 2));
+  }
+  REQUIRE(lora.b[0] == Approx((layer.b[0] + layer.b[2]) / 2));
+  L::Cache cache;
+  const Sequence<double, 3> x{{1, 2, 0}, {1, 2, 1}};
+  const auto y = forward(layer, Sequence<double, 3>(x), cache);
+  const auto bare = layer.base.forward(SequenceView<double, 2>(x.data(), 2, 3), {});
+  REQUIRE(y(1, 0) == bare(1, 0));
+  backward(layer, Sequence<double, 1>{{1}, {1}}, cache, gradient);
+  REQUIRE(gradient.z(0, 1) != 0);
+  for (Index s = 0; s < 3; ++s) REQUIRE(std::abs(gradient.z(1, s)) < 10);
 }
 
 namespace {

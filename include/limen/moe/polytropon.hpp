@@ -5,6 +5,7 @@
 ///   Ā_q = Σ_s w_qs A_sq              rows of head q           A [S x I x R]
 ///   B̄_q = Σ_s w_qs B_sq              columns of head q        B [S x R x O]
 ///   w_qs = σ(z_qs) / Σ_s σ(z_qs)     z: the row of the task   Z [tasks x Q S]
+///                                    or another of SkillWeights
 ///
 ///   Polytropon  .n_heads = 1            MHR    .n_heads = Q, a divisor of I and of O
 ///   MHR-z       .train_adapters = false, and with_tasks() for new ones
@@ -25,11 +26,9 @@
 #include <array>
 #include <cmath>
 
-#include <limen/core/random.hpp>
-#include <limen/kernel/activation.hpp>
 #include <limen/kernel/mix.hpp>
 #include <limen/moe/lora.hpp>
-#include <limen/moe/task_adapters.hpp>
+#include <limen/moe/skill_weights.hpp>
 #include <limen/moe/task_groups.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -43,6 +42,10 @@ struct Polytropon {
   static_assert(C.n_heads > 0 && L::in % C.n_heads == 0 && L::out % C.n_heads == 0,
                 "Polytropon: .n_heads must divide what the Linear takes and what it gives");
   static_assert(C.temperature > 0, "Polytropon: .temperature must be positive");
+  static_assert(!C.round || (!C.sample && C.weigh != SkillWeights::unit),
+                "Polytropon: .round is for weights that are not drawn, and not unit ones");
+  static_assert(!C.sample || C.weigh != SkillWeights::unit,
+                "Polytropon: unit weights are not drawn");
 
   static constexpr PolytroponConfig config = C;
   static constexpr Index I = L::in, O = L::out, R = C.rank, in = I + 1, out = O;
@@ -155,7 +158,7 @@ struct Polytropon {
   struct Cache {
     Sequence<Real, in> x;
     detail::TaskGroups groups;
-    Sequence<Real, weights> sigma;  ///< σ(z), or what was drawn, of each group
+    Sequence<Real, weights> sigma;  ///< σ(z), or what was drawn (unit: z), of each group
     Sequence<Real, weights> w;      ///< w
     Sequence<Real, R> u;            ///< c x Ā, rows by group
     Real slope = 1;                 ///< 1 / τ where drawn
@@ -164,12 +167,12 @@ struct Polytropon {
   Sequence<Real, O> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const {
     if (!batch.fits(x.rows())) return {};
     const FlushDenormals guard;
-    Random* const random = C.sample && batch.context != nullptr ? batch.context->random : nullptr;
+    Random* const random = draws && batch.context != nullptr ? batch.context->random : nullptr;
     auto& [kept, groups, sigma, w, u, slope] = cache;
     groups =
         detail::TaskGroups(std::as_const(x).matrix(), I, tasks, run_of(batch), random != nullptr);
     if (!groups.sound()) return {};
-    slope = random != nullptr ? static_cast<Real>(1 / C.temperature) : Real(1);
+    slope = random != nullptr ? 1 / Mixing::temperature : Real(1);
     sigma = Sequence<Real, weights>(groups.count());
     w = Sequence<Real, weights>(groups.count());
     u = Sequence<Real, R>(x.rows());
@@ -188,7 +191,7 @@ struct Polytropon {
   /// With u = c x Ā, of each task:
   ///   du = c dy B̄ᵀ,  dB̄ = uᵀ dy,  dĀ = xᵀ du,  dx = dy W + du Āᵀ
   ///   dA_sq = w_qs dĀ_q,  dB_sq = w_qs dB̄_q,  dw_qs = ⟨dĀ_q, A_sq⟩ + ⟨dB̄_q, B_sq⟩
-  ///   dσ_qs = (dw_qs - Σ_l w_ql dw_ql) / Σ_s σ_qs,  dz = dσ σ (1 - σ) (/ τ where drawn)
+  ///   dz from dw: SkillMixing (/ τ where drawn)
   Sequence<Real, in> backward(SequenceView<Real, O> dy, Batch<State>, const Cache& cache,
                               Polytropon& gradient) const {
     const Index rows = dy.rows();
@@ -226,14 +229,16 @@ struct Polytropon {
       if (groups.task(g) < C.n_tasks) {
         Vector<Real, weights> dw;
         mix_dots(sizes, a.data(), b.data(), da.data, db.data, dw.values);
-        add_share_gradient(sizes, sigma.row(g).data(), w.row(g).data(), dw.values, slope,
-                           gradient.z.data() + groups.task(g) * weights);
+        Mixing::add_slope(sigma.row(g).data(), w.row(g).data(), dw.values, slope,
+                          gradient.z.data() + groups.task(g) * weights);
       }
     }
     return dx;
   }
 
  private:
+  using Mixing = detail::SkillMixing<C, Real>;
+  static constexpr bool draws = C.sample;
   static constexpr AdapterSizes sizes{n_skills, Q, I, O, R};
   static constexpr Real scale = static_cast<Real>(C.alpha / static_cast<double>(R));  ///< c
 
@@ -247,21 +252,14 @@ struct Polytropon {
     return w;
   }
 
-  /// w [Q x S] of a task; σ to `kept` if there is one.
+  /// w [Q x S] of a task; what the way back needs to `kept` if there is one.
   Vector<Real, weights> weights_of(Index task, Random* random = nullptr,
                                    Real* kept = nullptr) const noexcept {
     if (task >= C.n_tasks) return equal_weights();
     Vector<Real, weights> w;
     std::copy_n(z.data() + task * weights, weights, w.values);
-    if (random != nullptr) {
-      for (Real& v : w.values) {
-        const double u = 0x1p-54 + random->uniform() * (1 - 0x1p-53);  // never 0 or 1
-        v = (v + static_cast<Real>(std::log(u / (1 - u)))) / static_cast<Real>(C.temperature);
-      }
-    }
-    activate(Activation::sigmoid, w.values, w.values, weights);
-    if (kept != nullptr) std::copy_n(w.values, weights, kept);
-    shares(sizes, w.values, w.values);
+    if (random != nullptr) Mixing::draw(w.values, *random);
+    Mixing::weigh(w.values, kept);
     return w;
   }
 

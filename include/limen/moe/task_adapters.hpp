@@ -12,12 +12,21 @@
 
 namespace limen::inline LIMEN_ABI {
 
+/// How the logits z of a task become weights of adapters.
+enum class SkillWeights {
+  shares,  ///< σ(z) / Σ_s σ(z)
+  scaled,  ///< σ(z) √(Q / S)
+  unit,    ///< z / ‖z‖
+};
+
 struct PolytroponConfig {
-  Index n_tasks = 0;           ///< that have mixtures of their own
-  Index n_skills = 8;          ///< S, adapters in the inventory
-  Index n_heads = 1;           ///< Q, pieces of the widths that are mixed apart
-  Index rank = 4;              ///< R
-  double alpha = 4;            ///< α
+  Index n_tasks = 0;   ///< that have mixtures of their own
+  Index n_skills = 8;  ///< S, adapters in the inventory
+  Index n_heads = 1;   ///< Q, pieces of the widths that are mixed apart
+  Index rank = 4;      ///< R
+  double alpha = 4;    ///< α
+  SkillWeights weigh = SkillWeights::shares;
+  bool round = false;          ///< σ(z) to 0 or 1, with the slope of σ(z)
   bool average_task = false;   ///< one task more, which is nobody's
   bool sample = false;         ///< draw the mixtures while training
   double temperature = 1;      ///< τ, of what is drawn
