@@ -166,6 +166,22 @@ def task_gates() -> None:
     run("task_gates", tagged(draw(7, d), tasks), [*gates, *[p for e in f for p in e]], forward)
 
 
+def task_windows() -> None:
+    """Gate n chooses among three of seven experts, from floor(n (7 - 3) / (4 - 1)) on."""
+    d, experts, wide, tasks = 4, 7, 3, [0, 2, 1, 0, 3, 2, 0, 1]
+    gates = [draw(wide, d) for _ in range(4)]
+    f = linear_experts(experts, d, 2)
+
+    def forward(x):
+        rows = []
+        for t, n in enumerate(tasks):
+            window = f[n * (experts - wide) // 3 :][:wide]
+            rows.append(gathered(x[t, :d] @ gates[n].T, x[t, :d], window, 2))
+        return torch.stack(rows), torch.zeros(())
+
+    run("task_windows", tagged(draw(8, d), tasks), [*gates, *[p for e in f for p in e]], forward)
+
+
 def task_features() -> None:
     d, experts, hidden, width, tasks = 3, 4, 5, 2, [0, 2, 1, 0, 2, 2, 0]
     features = [draw(hidden, 3), draw(hidden), draw(width, hidden), draw(width)]
@@ -268,6 +284,29 @@ def t2mir() -> None:
     run("t2mir", draw(t, d), parameters, forward, more)
 
 
+def hard_router() -> None:
+    """One choice for a sequence, by the mean of its rows."""
+    d, e, offsets, n = 4, 4, [0, 2, 5, 6, 9], 2
+    a, w, match, target = draw(e, d), draw(e, e), draw(e, e, scale=3), [draw(e, d), draw(e, e)]
+    f = linear_experts(e, d, 2)
+
+    def forward(x):
+        m = torch.stack([x[i:j].mean(0) for i, j in zip(offsets, offsets[1:], strict=False)])
+        z = torch.tanh(m @ a.T) @ w.T
+        other = torch.tanh(m @ target[0].T) @ target[1].T
+        rows = []
+        for b in range(2 * n):
+            ids = best(z[b].detach(), 2)
+            g = F.softmax(z[b, ids], 0)
+            for t in range(offsets[b], offsets[b + 1]):
+                rows.append(sum(g[j] * F.linear(x[t], *f[i]) for j, i in enumerate(ids)))
+        return torch.stack(rows), 0.25 * contrast(z, other, match, list(range(2 * n + 1)), n)
+
+    parameters = [a, w, match, *[p for e in f for p in e]]
+    more = {"target_hidden": target[0], "target": target[1]}
+    run("hard", draw(offsets[-1], d), parameters, forward, more)
+
+
 # ── MixER ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -332,6 +371,9 @@ if __name__ == "__main__":
     task_features()
     t2mir()
     mixer()
+    torch.manual_seed(12)
+    hard_router()
+    task_windows()
     made = (
         f"PyTorch {torch.__version__.split('+')[0]}, SciPy {scipy.__version__}, "
         f"NumPy {np.__version__}"

@@ -1,5 +1,6 @@
 // Environments that choose experts.
 #include <limen/kernel/least_squares.hpp>
+#include <limen/moe/context_slice.hpp>
 #include <limen/moe/context_table.hpp>
 #include <limen/moe/mixer_router.hpp>
 
@@ -112,6 +113,45 @@ TEST_CASE("Tables of contexts and mixtures behind them keep the laws", "[moe][mi
   using Ties = MixerRouter<MixerRouterConfig{
       .d_model = 5, .d_context = 3, .n_experts = 3, .bias = false, .sum_ties = true}>;
   hold_from<Mixture<Ties>>({}, start);
+}
+
+TEST_CASE("Each expert may have a part of the context of its own", "[moe][mixer]") {
+  using Gate =
+      MixerRouter<MixerRouterConfig{.d_model = 5, .d_context = 4, .n_experts = 2, .bias = false},
+                  double>;
+  using Sum = Linear<LinearConfig{.d_in = 3, .d_out = 1, .bias = false}, double>;
+  using L = SplitContext<Gate, Sum>;
+  static_assert(L::in == 5 && L::W == 5 && L::E == 2);
+  L layer;
+  layer.router.weight(0, 3) = 1;  // the gate sees what the experts do not
+  layer.router.weight(1, 0) = 1;
+  const double first[] = {1, 10, 100}, second[] = {2, 20, 200};
+  std::copy_n(first, 3, get<1>(get<0>(layer.experts.layers).layers).weight.data());
+  std::copy_n(second, 3, get<1>(get<1>(layer.experts.layers).layers).weight.data());
+  const Sequence<double, 5> x{{1, 2, 3, 4, 5}, {1, 5, 3, 4, 2}};
+  const auto y = forward(layer, x);
+  REQUIRE(y(0, 0) == 1 + 20 + 300);      // expert 0, with 2 and 3
+  REQUIRE(y(1, 0) == 2 + 80 + 2 * 200);  // expert 1, with 4 and 2
+  L::Cache cache;
+  L gradient;
+  forward(layer, Sequence<double, 5>(x), cache);
+  const auto dx = backward(layer, Sequence<double, 1>{{1}, {1}}, cache, gradient);
+  const double slopes[] = {1, 10, 100, 0, 0, 2, 0, 0, 20, 200};
+  for (Index i = 0; i < 10; ++i) REQUIRE(dx.data()[i] == slopes[i]);
+}
+
+TEST_CASE("Parts of contexts, and experts that see them, keep the laws", "[moe][mixer][laws]") {
+  using Slice =
+      ContextSlice<ContextSliceConfig{.d_model = 7, .d_context = 6, .n_slices = 3, .slice = 1}>;
+  static_assert(Slice::out == 3);
+  laws::hold_in_double_and_float<Slice>();
+  laws::hold_in_double_and_float<
+      ContextSlice<ContextSliceConfig{.d_model = 2, .d_context = 2, .n_slices = 1, .slice = 0}>>();
+  using Gate = MixerRouter<MixerRouterConfig{.d_model = 5, .d_context = 4, .n_experts = 2}>;
+  hold_from<SplitContext<Gate, Linear<LinearConfig{.d_in = 3, .d_out = 2}>>>(
+      {}, [](auto& layer, Random& random) {
+        for_each_tensor([&](auto& tensor) { fill_normal(tensor, 1, random); }, layer);
+      });
 }
 
 TEST_CASE("An environment that there is not is an error that names the row", "[moe][mixer]") {

@@ -10,6 +10,7 @@
 #include <limen/moe/mixer_router.hpp>
 #include <limen/moe/mixture_of_experts.hpp>
 #include <limen/moe/noisy_top_k_router.hpp>
+#include <limen/moe/sequence_router.hpp>
 #include <limen/moe/task_router.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/layer_norm.hpp>
@@ -131,6 +132,13 @@ TEMPLATE_TEST_CASE("Each task has its gate", "[moe][golden]", float, double) {
   same_run<MixtureOfExperts<R, Map<4, TestType>>>({x, y, dy, dx}, p, d_p, nothing);
 }
 
+TEMPLATE_TEST_CASE("Or a window of the experts", "[moe][golden]", float, double) {
+  using namespace goldens::moe_routers::task_windows;
+  constexpr TopKRouterConfig c{.d_model = 4, .n_experts = 3, .normalise = false};
+  using R = TaskGates<4, TopKRouter<c, TestType>, 7>;
+  same_run<MixtureOfExperts<R, Map<4, TestType>>>({x, y, dy, dx}, p, d_p, nothing);
+}
+
 TEMPLATE_TEST_CASE("Or its features", "[moe][golden]", float, double) {
   using namespace goldens::moe_routers::task_features;
   constexpr TopKRouterConfig c{.d_model = 5, .n_experts = 4, .normalise = false};
@@ -163,6 +171,22 @@ TEMPLATE_TEST_CASE("A mixture for tokens beside one for tasks is the block of T2
         auto& router = get<1>(get<1>(l.inner.layers).layers).router;
         copy_in(router.target_hidden, target_hidden);
         copy_in(router.target, target);
+      },
+      offsets);
+}
+
+TEMPLATE_TEST_CASE("Where a sequence chooses once, it is by the mean of its rows", "[moe][golden]",
+                   float, double) {
+  using namespace goldens::moe_routers::hard;
+  using Task =
+      ContrastiveRouter<ContrastiveRouterConfig{.d_model = 4, .n_experts = 4, .contrast = 0.25},
+                        TestType>;
+  const Index offsets[] = {0, 2, 5, 6, 9};
+  same_run<MixtureOfExperts<SequenceRouter<Task>, Map<4, TestType>>>(
+      {x, y, dy, dx}, p, d_p,
+      [](auto& l) {
+        copy_in(l.router.router.target_hidden, target_hidden);
+        copy_in(l.router.router.target, target);
       },
       offsets);
 }

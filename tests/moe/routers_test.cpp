@@ -3,6 +3,7 @@
 #include <limen/moe/mixture_of_experts.hpp>
 #include <limen/moe/noisy_top_k_router.hpp>
 #include <limen/moe/sinkhorn_router.hpp>
+#include <limen/moe/top_k_router.hpp>
 #include <limen/nn/linear.hpp>
 
 #include "../laws.hpp"
@@ -72,6 +73,11 @@ TEST_CASE("Noisy routers keep the laws, with noise and without", "[moe][router][
   hold<L>({});
   hold<L>({.random = true});
   hold<Mixture<NoisyTopKRouter<NoisyTopKRouterConfig{.d_model = 2, .n_experts = 2}>, 2>>({});
+  using VMoe = Mixture<NoisyTopKRouter<NoisyTopKRouterConfig{
+                           .d_model = 3, .n_experts = 4, .fixed_noise = 0.25, .normalise = false}>,
+                       3>;
+  hold<VMoe>({});
+  hold<VMoe>({.random = true});
 }
 
 TEMPLATE_TEST_CASE_SIG(
@@ -79,12 +85,18 @@ TEMPLATE_TEST_CASE_SIG(
     ((NoisyTopKRouterConfig C), C),
     (NoisyTopKRouterConfig{.d_model = 3, .n_experts = 4, .importance = 0.5, .load = 0.5}),
     (NoisyTopKRouterConfig{
-        .d_model = 3, .n_experts = 4, .top_k = 1, .load = 2, .population_variance = true})) {
+        .d_model = 3, .n_experts = 4, .top_k = 1, .load = 2, .population_variance = true}),
+    (NoisyTopKRouterConfig{.d_model = 3,
+                           .n_experts = 4,
+                           .fixed_noise = 0.25,
+                           .importance = 0.5,
+                           .load = 0.5,
+                           .normalise = false})) {
   using L = Mixture<NoisyTopKRouter<C>, 3>::template with_scalar<double>;
   Random random(3);
   L layer = L::initialized(random), gradient;
   fill_normal(layer.router.weight, 1, random);
-  fill_normal(layer.router.noise, 1, random);
+  if constexpr (C.fixed_noise == 0) fill_normal(layer.router.noise, 1, random);
   Sequence<double, 3> x(6);
   for (Index i = 0; i < x.size(); ++i) x.data()[i] = random.normal();
   const auto run = [&](typename L::Cache& cache) {
@@ -110,8 +122,43 @@ TEMPLATE_TEST_CASE_SIG(
   for (Index i = 0; i < x.size(); ++i) check(x.data()[i], dx.data()[i]);
   for (Index i = 0; i < 12; ++i) {
     check(layer.router.weight[i], gradient.router.weight[i]);
-    check(layer.router.noise[i], gradient.router.noise[i]);
+    if constexpr (C.fixed_noise == 0) check(layer.router.noise[i], gradient.router.noise[i]);
   }
+}
+
+TEST_CASE("The noise of V-MoE is the same for all, and vanishes without a generator",
+          "[moe][router]") {
+  using R = NoisyTopKRouter<
+      NoisyTopKRouterConfig{
+          .d_model = 3, .n_experts = 3, .top_k = 2, .fixed_noise = 0.5, .normalise = false},
+      double>;
+  using Plain =
+      TopKRouter<TopKRouterConfig{.d_model = 3, .n_experts = 3, .top_k = 2, .normalise = false},
+                 double>;
+  const auto router = transparent<R>();
+  const auto plain = transparent<Plain>();
+  const Sequence<double, 3> z{{1, 3, 2}, {0, -1, 0.5}};
+  const auto same = [&](const R::Chosen& got, const Sequence<double, 3>& seen) {
+    Plain::Chosen expected;
+    REQUIRE(plain.route(seen, {}, expected));
+    for (Index i = 0; i < 4; ++i) {
+      REQUIRE(got.expert[i] == expected.expert[i]);
+      REQUIRE(got.weight.data()[i] == Approx(expected.weight.data()[i]));
+    }
+  };
+  R::Chosen chosen;
+  R::Cache cache;
+  REQUIRE(router.route(z, {}, chosen));
+  same(chosen, z);
+  REQUIRE(router.route(z, {}, chosen, cache));
+  same(chosen, z);
+  Random random(9), again(9);
+  Context context{.random = &random};
+  REQUIRE(router.route(z, {nullptr, 1, &context}, chosen, cache));
+  auto noisy = z;
+  for (Index i = 0; i < 6; ++i) noisy.data()[i] += 0.5 * again.normal();
+  same(chosen, noisy);
+  REQUIRE(parameter_count(router) == 9);
 }
 
 TEST_CASE("Sinkhorn routers keep the laws of training apart from inference",
@@ -139,10 +186,34 @@ TEST_CASE("Where all rows like one expert best, Sinkhorn shares them out", "[moe
   REQUIRE_THROWS_WITH(router.route(bad, {}, chosen, cache), has_part("row 0"));
 }
 
+TEST_CASE("Preferences that never even out are an error, or counted", "[moe][router]") {
+  constexpr SinkhornRouterConfig strict{.d_model = 2, .n_experts = 2, .most_passes = 4};
+  constexpr SinkhornRouterConfig patient{
+      .d_model = 2, .n_experts = 2, .most_passes = 4, .accept_unsettled = true};
+  SinkhornRouter<strict, double> router;
+  SinkhornRouter<patient, double> tolerant;
+  for (Index e = 0; e < 2; ++e) router.scores.weight(e, e) = tolerant.scores.weight(e, e) = 1;
+  // The first sequence evens out in one pass, the second in five.
+  const Sequence<double, 2> z{{1, 0}, {0, 1}, {2, 0}, {2, 0}, {2, 1}, {1, 0}};
+  const Index offsets[] = {0, 2, 2, 6};
+  decltype(router)::Chosen chosen;
+  decltype(router)::Cache cache;
+  decltype(tolerant)::Cache counted;
+  REQUIRE_THROWS_WITH(router.route(z, {offsets, 3, nullptr}, chosen, cache),
+                      has_part("rows 2 to 5") && has_part("4 passes"));
+  REQUIRE(router.route(z, {offsets, 3, nullptr}, chosen));  // inference has no passes
+  REQUIRE(tolerant.route(z, {offsets, 3, nullptr}, chosen, counted));
+  REQUIRE(counted.unsettled == 1);
+  REQUIRE((chosen.expert[0] == 0 && chosen.expert[1] == 1 && chosen.expert[5] == 1));
+  REQUIRE(tolerant.route(Sequence<double, 2>{{1, 0}, {0, 1}}, {}, chosen, counted));
+  REQUIRE(counted.unsettled == 0);
+}
+
 TEST_CASE("Sinkhorn's scaling gives rows and experts equal mass", "[moe][router]") {
   const double z[] = {2, 0, 2, 0, 2, 1, 1, 0};
   double m[8], v[2], next[2];
-  detail::sinkhorn<double>({z, 4, 2, 2}, 1e-4, 100, v, {m, 4, 2, 2}, next);
+  REQUIRE(detail::sinkhorn<double>({z, 4, 2, 2}, 1e-4, 5, v, {m, 4, 2, 2}, next));
+  REQUIRE(!detail::sinkhorn<double>({z, 4, 2, 2}, 1e-4, 4, v, {m, 4, 2, 2}, next));
   const double first[] = {0.1556, 0.1556, 0.0944, 0.0944};
   for (Index t = 0; t < 4; ++t) {
     const double mass = m[2 * t] * v[0] + m[2 * t + 1] * v[1];

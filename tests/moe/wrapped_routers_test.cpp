@@ -1,6 +1,8 @@
-// Routers around routers: capacity, jitter.
+// Routers around routers: capacity, jitter, thresholds, one choice for a sequence.
 #include <limen/moe/capacity_router.hpp>
 #include <limen/moe/jitter_router.hpp>
+#include <limen/moe/sequence_router.hpp>
+#include <limen/moe/threshold_router.hpp>
 #include <limen/moe/top_k_router.hpp>
 
 #include <array>
@@ -200,6 +202,71 @@ TEST_CASE("Jittered routers keep the laws", "[moe][jitter][laws]") {
       });
 }
 
+TEST_CASE("What weighs little is left out in inference, and not computed", "[moe][threshold]") {
+  using R = ThresholdRouter<ThresholdRouterConfig{.least = 0.1}, TopKRouter<scores, double>>;
+  const auto router = transparent<R>();
+  // Weights .73 and .27; .95 and .05; 1 - 5e-6 and 5e-6
+  const Sequence<double, 3> z{{2, 1, 0}, {0, 3, 6}, {12, -2, 0}};
+  const std::int32_t expected[] = {0, 1, 2, -1, 0, -1};
+  R::Chosen chosen;
+  R::Cache cache;
+  REQUIRE(router.route(z, {}, chosen, cache));
+  for (Index i = 0; i < 6; ++i) REQUIRE(chosen.expert[i] >= 0);
+  REQUIRE(router.route(z, {}, chosen));
+  for (Index t = 0; t < 3; ++t) {
+    std::int32_t ids[2];
+    double w[2];
+    router.route_row(z.row(t), ids, w);
+    for (Index j = 0; j < 2; ++j) {
+      REQUIRE(chosen.expert[2 * t + j] == expected[2 * t + j]);
+      REQUIRE(ids[j] == expected[2 * t + j]);
+      REQUIRE(w[j] == chosen.weight(t, j));
+      REQUIRE((ids[j] >= 0 ? w[j] > 0.1 : w[j] == 0));
+    }
+  }
+  static_assert(Mixture<R>::work_depends_on_data);
+  const auto wide = [](auto& layer, Random& random) {
+    fill_normal(layer.router.router.weight, 2, random);
+  };
+  hold_from<
+      Mixture<ThresholdRouter<ThresholdRouterConfig{.least = 0.2}, TopKRouter<scores, float>>>>(
+      {.training_is_inference = false}, wide);
+}
+
+TEST_CASE("A sequence chooses once, by the mean of its rows", "[moe][sequence]") {
+  using R = SequenceRouter<TopKRouter<scores, double>>;
+  const auto router = transparent<R>();
+  const Index offsets[] = {0, 2, 2, 3};
+  const RoutingRun run{offsets, 3, nullptr};
+  R::Chosen chosen;
+  R::Cache cache;
+  const Sequence<double, 3> z{{5, 0, 0}, {-3, 0, 2}, {0, 2, 1}};  // (1, 0, 1) and (0, 2, 1)
+  const auto check = [&] {
+    const std::int32_t expected[] = {0, 2, 0, 2, 1, 2};
+    for (Index i = 0; i < 6; ++i) REQUIRE(chosen.expert[i] == expected[i]);
+    for (Index i = 0; i < 4; ++i) REQUIRE(chosen.weight.data()[i] == Approx(0.5));
+    REQUIRE(chosen.weight(2, 0) == Approx(1 / (1 + std::exp(-1.0))));
+  };
+  REQUIRE(router.route(z, run, chosen));
+  check();
+  REQUIRE(router.route(z, run, chosen, cache));
+  check();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  REQUIRE_THROWS_WITH(
+      router.route(Sequence<double, 3>{{1, 0, 0}, {1, 0, 0}, {0, nan, 0}}, run, chosen),
+      has_part("row 2"));
+}
+
+TEST_CASE("Mixtures that choose once for a sequence keep the laws, but for cutting",
+          "[moe][sequence][laws]") {
+  const auto wide = [](auto& layer, Random& random) {
+    fill_normal(layer.router.router.weight, 2, random);
+  };
+  hold_from<Mixture<SequenceRouter<TopKRouter<scores>>>>({.causal = false}, wide);
+  constexpr TopKRouterConfig one{.d_model = 2, .n_experts = 3, .top_k = 1, .normalise = false};
+  hold_from<Mixture<SequenceRouter<TopKRouter<one>>>>({.causal = false}, wide);
+}
+
 namespace {
 template <class R>
 using Always = CapacityRouter<CapacityRouterConfig{.inference = true}, R>;
@@ -207,6 +274,9 @@ using Plain = TopKRouter<scores>;
 static_assert(StreamingRouter<CapacityRouter<CapacityRouterConfig{}, Plain>>);
 static_assert(TrainableRouter<Always<Plain>> && !StreamingRouter<Always<Plain>>);
 static_assert(!Streaming<Mixture<Always<Plain>>> && Trainable<Mixture<Always<Plain>>>);
+static_assert(TrainableRouter<SequenceRouter<Plain>> && !StreamingRouter<SequenceRouter<Plain>>);
+static_assert(!Streaming<Mixture<SequenceRouter<Plain>>>);
+static_assert(StreamingRouter<ThresholdRouter<ThresholdRouterConfig{}, Plain>>);
 static_assert(StreamingRouter<JitterRouter<JitterRouterConfig{}, Plain>>);
 static_assert(Router<prepared_form<CapacityRouter<CapacityRouterConfig{}, Plain>>>);
 }  // namespace

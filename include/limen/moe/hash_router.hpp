@@ -66,8 +66,9 @@ struct HashRouter {
     }
     std::vector<std::size_t> order(frequency.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return frequency[a] > frequency[b]; });
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return frequency[a] != frequency[b] ? frequency[a] > frequency[b] : a < b;
+    });
     double load[E] = {};
     for (const std::size_t v : order) {
       double* const least = std::min_element(load, load + E);

@@ -3,6 +3,7 @@
 ///
 ///   z = x Wᵀ,  s = softplus(x Nᵀ) + ε,  h = z + n ⊙ s     n normal; W, N [E x D]
 ///   w = softmax of the K largest h                        .d_hidden:  z = W tanh(A x), A [H x D]
+///   V-MoE:  s = 1 / E for all, and w = softmax of all h   .fixed_noise, .normalise = false
 ///   importance_e = Σ_t w_te      load_e = Σ_t Φ((z_te - τ_te) / s_te)      Φ normal distribution
 ///   loss = λ_i CV²(importance) + λ_l CV²(load)            see moe/losses.hpp
 ///
@@ -10,8 +11,10 @@
 /// Noise and losses are for training with a generator in the run's Context; without one h = z.
 ///
 /// Shazeer et al., "Outrageously large neural networks: the sparsely-gated mixture-of-experts
-/// layer", arXiv:1701.06538, equations 3 to 11.
+/// layer", arXiv:1701.06538, equations 3 to 11. Riquelme et al., "Scaling vision with sparse
+/// mixture of experts" (V-MoE), arXiv:2106.05974, section 2.3.
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -32,9 +35,11 @@ struct NoisyTopKRouterConfig {
   Index top_k = 2;                           ///< K
   Index d_hidden = 0;                        ///< H; 0: scores are linear. T2MIR: E
   double least_noise = 1e-2;                 ///< ε
+  double fixed_noise = 0;                    ///< s of all, in place of a learned one
   double importance = 0;                     ///< λ_i
   double load = 0;                           ///< λ_l
   bool population_variance = false;          ///< divide by E, not E - 1
+  bool normalise = true;                     ///< weights of a row sum to 1
   BadScores bad_scores = BadScores::report;  ///< a row that can not be routed
 };
 
@@ -46,6 +51,8 @@ struct NoisyTopKRouter {
                 "NoisyTopKRouter: .top_k must be between 1 and .n_experts");
   static_assert(C.least_noise > 0, "NoisyTopKRouter: .least_noise must be positive");
 
+  static_assert(C.fixed_noise >= 0, "NoisyTopKRouter: .fixed_noise must not be negative");
+
   static constexpr NoisyTopKRouterConfig config = C;
   static constexpr Index D = C.d_model, E = C.n_experts, K = C.top_k, in = D;
   static constexpr Index experts = E, slots = K;
@@ -55,12 +62,12 @@ struct NoisyTopKRouter {
   template <class T>
   using with_scalar = NoisyTopKRouter<C, T>;
 
-  static constexpr bool deep = C.d_hidden > 0;
+  static constexpr bool deep = C.d_hidden > 0, learns_noise = C.fixed_noise == 0;
   static constexpr Index H = deep ? C.d_hidden : D;  ///< columns of W
 
-  Optional<deep, Weight<S, H, D>> hidden;  ///< A
-  Weight<S, E, H> weight;                  ///< W
-  Weight<S, E, D> noise;                   ///< N
+  Optional<deep, Weight<S, H, D>> hidden;         ///< A
+  Weight<S, E, H> weight;                         ///< W
+  Optional<learns_noise, Weight<S, E, D>> noise;  ///< N
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -101,6 +108,7 @@ struct NoisyTopKRouter {
   struct Cache {
     Sequence<Real, H> h;         ///< tanh(A x); no rows without A
     Sequence<Real, E> n, slope;  ///< noise; of softplus at x Nᵀ
+    Sequence<Real, E> noisy;     ///< h, where all of it counts
     Sequence<Real, E> dz, ds;    ///< slopes of the load loss
     Sequence<Real, K> dweight;   ///< of the importance loss
     double loss = 0;
@@ -116,11 +124,7 @@ struct NoisyTopKRouter {
         return linear(x, weight);
       }
     }();
-    auto s = linear(x, noise);
-    cache.slope = s;
-    activate(Activation::sigmoid, s.data(), cache.slope.data(), s.size());
-    activate(Activation::softplus, s.data(), s.data(), s.size());
-    for (Index i = 0; i < s.size(); ++i) s.data()[i] += static_cast<Real>(C.least_noise);
+    const auto s = noise_of(x, cache.slope);
     cache.n = Sequence<Real, E>::zeros(rows);
     if (run.context != nullptr && run.context->random != nullptr) {
       for (Index i = 0; i < s.size(); ++i) {
@@ -131,12 +135,14 @@ struct NoisyTopKRouter {
     for (Index i = 0; i < h.size(); ++i) h.data()[i] += cache.n.data()[i] * s.data()[i];
     Buffer<std::int32_t> order(rows * beaten);
     if (!choose_all(run, h, chosen, order.data())) return false;
+    if constexpr (!C.normalise) cache.noisy = h;
     cache.loss = importance_loss(chosen, cache.dweight);
     cache.loss += load_loss(z, s, h, order.data(), cache);
     return true;
   }
 
-  /// dh_S = w (dw - Σ_S w dw),  dz = dh,  ds = dh n,  d(x Nᵀ) = ds softplus'
+  /// normalised  dh_S = w (dw - Σ_S w dw)        else  dh = p (dp - Σ p dp),  dp_S = dw
+  /// dz = dh,  ds = dh n,  d(x Nᵀ) = ds softplus'
   void backward(SequenceView<Real, D> x, const RoutingRun&, const Chosen& chosen,
                 const Cache& cache, const Sequence<Real, K>& dweight, NoisyTopKRouter& gradient,
                 Sequence<Real, D>& dx) const {
@@ -148,13 +154,19 @@ struct NoisyTopKRouter {
         dw[j] = dweight(t, j) + cache.dweight(t, j);
         mean += chosen.weight(t, j) * dw[j];
       }
-      for (Index j = 0; j < K; ++j) {
-        const Real dh = chosen.weight(t, j) * (dw[j] - mean);
-        dz(t, ids[j]) += dh;
-        ds(t, ids[j]) += dh * cache.n(t, ids[j]);
+      Real dh[E] = {};
+      if constexpr (!C.normalise) {
+        softmax_row(cache.noisy.row(t).data(), dh, E);
+        for (Real& p : dh) p *= -mean;
+        for (Index j = 0; j < K; ++j) dh[ids[j]] += chosen.weight(t, j) * dw[j];
+      } else {
+        for (Index j = 0; j < K; ++j) dh[ids[j]] += chosen.weight(t, j) * (dw[j] - mean);
+      }
+      for (Index e = 0; e < E; ++e) {
+        dz(t, e) += dh[e];
+        ds(t, e) += dh[e] * cache.n(t, e);
       }
     }
-    for (Index i = 0; i < ds.size(); ++i) ds.data()[i] *= cache.slope.data()[i];
     if constexpr (deep) {  // dh = (1 - h²) Wᵀ dz
       add_linear_weight_gradient(dz, cache.h, gradient.weight);
       auto dh = linear_input_gradient(dz, weight);
@@ -167,11 +179,30 @@ struct NoisyTopKRouter {
       add_linear_weight_gradient(dz, x, gradient.weight);
       add_linear_input_gradient(dz, weight, dx);
     }
-    add_linear_weight_gradient(ds, x, gradient.noise);
-    add_linear_input_gradient(ds, noise, dx);
+    if constexpr (learns_noise) {
+      for (Index i = 0; i < ds.size(); ++i) ds.data()[i] *= cache.slope.data()[i];
+      add_linear_weight_gradient(ds, x, gradient.noise);
+      add_linear_input_gradient(ds, noise, dx);
+    }
   }
 
  private:
+  /// s [T x E], and the slope of softplus where it is learned.
+  Sequence<Real, E> noise_of(SequenceView<Real, D> x, Sequence<Real, E>& slope) const {
+    if constexpr (learns_noise) {
+      auto s = linear(x, noise);
+      slope = s;
+      activate(Activation::sigmoid, s.data(), slope.data(), s.size());
+      activate(Activation::softplus, s.data(), s.data(), s.size());
+      for (Index i = 0; i < s.size(); ++i) s.data()[i] += static_cast<Real>(C.least_noise);
+      return s;
+    } else {
+      Sequence<Real, E> s(x.rows());
+      std::fill_n(s.data(), s.size(), static_cast<Real>(C.fixed_noise));
+      return s;
+    }
+  }
+
   /// What W sees.
   template <class X>
   auto inner(const X& x) const {
@@ -186,7 +217,13 @@ struct NoisyTopKRouter {
   static bool choose(const Real* h, std::int32_t* order, Real* w) noexcept {
     Real best[beaten];
     const bool sound = top_k(h, E, beaten, order, best);
-    softmax_row(best, w, K);
+    if constexpr (C.normalise) {
+      softmax_row(best, w, K);
+    } else {
+      Real p[E];
+      softmax_row(h, p, E);
+      for (Index j = 0; j < K; ++j) w[j] = p[order[j]];
+    }
     Real sum = 0;
     for (Index j = 0; j < K; ++j) sum += w[j];
     return sound && std::isfinite(sum);

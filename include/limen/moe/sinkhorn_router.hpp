@@ -9,31 +9,35 @@
 ///
 /// Scaled by u and v, M gives each row the same mass and each expert the same: Sinkhorn's
 /// iteration. The choice has no gradient, the weights have. Training is not inference: there the
-/// choice sees the whole sequence.
+/// choice sees the whole sequence. Strong preferences take long to even out: if v does not stand
+/// still within .most_passes, that is an error, or with .accept_unsettled the choice that it has
+/// come to, and the cache counts such sequences.
 ///
 /// Clark et al., "Unified scaling laws for routed language models", arXiv:2202.01169, section 2.
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include <limen/moe/top_k_router.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
 struct SinkhornRouterConfig {
-  Index d_model = 0;        ///< D
-  Index n_experts = 0;      ///< E
-  Index top_k = 1;          ///< K
-  double tolerance = 1e-4;  ///< mean relative change of v at which it stands still
-  Index most_passes = 100;  ///< or after so many: strong preferences take long to even out
+  Index d_model = 0;              ///< D
+  Index n_experts = 0;            ///< E
+  Index top_k = 1;                ///< K
+  double tolerance = 1e-4;        ///< mean relative change of v at which it stands still
+  Index most_passes = 100;        ///< so many must do
+  bool accept_unsettled = false;  ///< or what they came to is good enough
 };
 
 namespace detail {
 
-/// v [E] for z [T x E]; m [T x E] becomes M, next [E] is scratch. (The change is relative: the size
-/// of v drifts with the 1e-8 that keep it finite.)
+/// v [E] for z [T x E], and whether it stands still; m [T x E] becomes M, next [E] is scratch. (The
+/// change is relative: the size of v drifts with the 1e-8 that keep it finite.)
 template <class Real>
-void sinkhorn(std::type_identity_t<MatrixView<const Real>> z, double tolerance, Index most_passes,
+bool sinkhorn(std::type_identity_t<MatrixView<const Real>> z, double tolerance, Index most_passes,
               double* v, MatrixView<double> m, double* next) {
   const Index rows = z.rows, experts = z.cols;
   constexpr double tiny = 1e-8;
@@ -56,8 +60,9 @@ void sinkhorn(std::type_identity_t<MatrixView<const Real>> z, double tolerance, 
       change += std::abs(value - v[e]) / (value * static_cast<double>(experts));
       v[e] = value;
     }
-    if (change <= tolerance) return;
+    if (change <= tolerance) return true;
   }
+  return rows == 0;
 }
 
 }  // namespace detail
@@ -91,7 +96,9 @@ struct SinkhornRouter {
   static SinkhornRouter initialized(Random& random) { return {Scores::initialized(random)}; }
 
   using Chosen = Assignment<Real, K>;
-  using Cache = typename Scores::Cache;
+  struct Cache : Scores::Cache {
+    Index unsettled = 0;  ///< sequences whose v did not stand still
+  };
 
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen) const {
     return scores.route(x, run, chosen);
@@ -102,15 +109,15 @@ struct SinkhornRouter {
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   bool route(SequenceView<Real, D> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const {
-    return scores.route_by(x, run, chosen, cache,
-                           [&](const Sequence<Real, E>& z, std::int32_t* ids) {
-                             for (Index b = 0; b < run.sequences; ++b) {
-                               if (!choose(run, z, run.begin(b), run.end(b, z.rows()), ids)) {
-                                 return false;
-                               }
-                             }
-                             return true;
-                           });
+    cache.unsettled = 0;
+    const auto choose_all = [&](const Sequence<Real, E>& z, std::int32_t* ids) {
+      for (Index b = 0; b < run.sequences; ++b) {
+        const Index first = run.begin(b), end = run.end(b, z.rows());
+        if (!choose(run, z, first, end, ids, cache.unsettled)) return false;
+      }
+      return true;
+    };
+    return scores.route_by(x, run, chosen, cache, choose_all);
   }
 
   void backward(SequenceView<Real, D> x, const RoutingRun& run, const Chosen& chosen,
@@ -121,7 +128,7 @@ struct SinkhornRouter {
 
  private:
   static bool choose(const RoutingRun& run, const Sequence<Real, E>& z, Index first, Index end,
-                     std::int32_t* ids) {
+                     std::int32_t* ids, Index& unsettled) {
     for (Index t = first; t < end; ++t) {
       for (Index e = 0; e < E; ++e) {
         if (!std::isfinite(z(t, e))) return detail::bad_scores(run, t, E);
@@ -131,13 +138,26 @@ struct SinkhornRouter {
     Buffer<double> m(rows * E);
     const MatrixView<double> mass{m.data(), rows, E, E};
     double v[E], next[E], best[K];
-    detail::sinkhorn<Real>(z.matrix().middle_rows(first, rows), C.tolerance, C.most_passes, v, mass,
-                           next);
+    if (!detail::sinkhorn<Real>(z.matrix().middle_rows(first, rows), C.tolerance, C.most_passes, v,
+                                mass, next)) {
+      if constexpr (!C.accept_unsettled) return never_settled(run, first, end);
+      ++unsettled;
+    }
     for (Index t = 0; t < rows; ++t) {
       for (Index e = 0; e < E; ++e) mass(t, e) *= v[e];
       top_k(mass.row(t), E, K, ids + (first + t) * K, best);
     }
     return true;
+  }
+
+  static bool never_settled(const RoutingRun& run, Index first, Index end) {
+    const auto name = [&](Index t) {
+      return std::to_string(run.numbers == nullptr ? t : run.numbers[t]);
+    };
+    fail({"SinkhornRouter: rows " + name(first) + " to " + name(end - 1),
+          "scores that even out within " + std::to_string(C.most_passes) + " passes",
+          "stronger preferences"});
+    return false;
   }
 };
 

@@ -2,6 +2,8 @@
 /// @file  Routers that know the task of a row: its number stands in the last column.
 ///
 ///   TaskGates<N, R>          a router R for each of N tasks; the experts are shared
+///   TaskGates<N, R, E>       the same for windows of E experts, as wide as R chooses from: that of
+///                            task n starts at ⌊n (E - width) / (N - 1)⌋
 ///   TaskFeatures<C, R>       one router R, which sees [x, e_task]
 ///
 ///   e_task = LN(W₂ gelu(W₁ onehot(task) + b₁) + b₂)     W₁ [h x N], W₂ [d_task x h]
@@ -47,19 +49,21 @@ bool tasks_of(SequenceView<Real, D> x, Index column, Index tasks, Buffer<std::in
 
 }  // namespace detail
 
-template <Index N, class R>
+template <Index N, class R, Index E = R::experts>
 struct TaskGates {
   static_assert(N > 0, "TaskGates: needs at least one task");
   static_assert(Router<R>, "TaskGates: the second argument must be a router");
   static_assert(detail::own_columns<R> == 0, "TaskGates: the router inside must take x alone");
+  static_assert(E >= R::experts,
+                "TaskGates: a window must not be wider than the experts there are");
 
   static constexpr Index D = R::in, in = D + 1, own = 1, tasks = N;
-  static constexpr Index experts = R::experts, slots = R::slots, K = slots;
+  static constexpr Index experts = E, slots = R::slots, K = slots;
   static constexpr bool causal = R::causal, uses_every_slot = R::uses_every_slot;
   using Scalar = typename R::Scalar;
   using Real = Scalar;
   template <class T>
-  using with_scalar = TaskGates<N, typename R::template with_scalar<T>>;
+  using with_scalar = TaskGates<N, typename R::template with_scalar<T>, E>;
 
   std::array<R, std::size_t{N}> gates;
 
@@ -75,6 +79,9 @@ struct TaskGates {
     for (R& gate : router.gates) gate = R::initialized(random);
     return router;
   }
+
+  /// The first expert that task n can choose.
+  static constexpr Index window(Index n) { return N == 1 ? 0 : n * (E - R::experts) / (N - 1); }
 
   using Chosen = Assignment<Real, K>;
 
@@ -97,10 +104,11 @@ struct TaskGates {
   void route_row(VectorView<Real, in> x, std::int32_t* ids, Real* weights) const noexcept
     requires StreamingRouter<R>
   {
-    const Index task = detail::whole_number(x[D], N);
-    gates[std::size_t(task < 0 ? 0 : task)].route_row(VectorView<Real, D>(x.data()), ids, weights);
-    for (Index j = 0; task < 0 && j < K; ++j) {
-      weights[j] = std::numeric_limits<Real>::quiet_NaN();
+    const Index task = detail::whole_number(x[D], N), known = task < 0 ? 0 : task;
+    gates[std::size_t(known)].route_row(VectorView<Real, D>(x.data()), ids, weights);
+    for (Index j = 0; j < K; ++j) {
+      ids[j] = in_window(known, ids[j]);
+      if (task < 0) weights[j] = std::numeric_limits<Real>::quiet_NaN();
     }
   }
 
@@ -168,8 +176,13 @@ struct TaskGates {
     scatter_rows(mine.weight.matrix(), plan.rows_of(n), all.weight.matrix());
     for (Index i = 0; i < plan.count(n); ++i) {
       const Index t = plan.rows_of(n)[i];
-      for (Index j = 0; j < K; ++j) all.expert[t * K + j] = mine.expert[i * K + j];
+      for (Index j = 0; j < K; ++j) {
+        all.expert[t * K + j] = in_window(n, mine.expert[i * K + j]);
+      }
     }
+  }
+  static std::int32_t in_window(Index n, std::int32_t e) noexcept {
+    return e < 0 ? e : e + static_cast<std::int32_t>(window(n));
   }
 };
 
