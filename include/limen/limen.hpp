@@ -185,6 +185,7 @@
 #include <limen/kernel/turn.hpp>
 #include <limen/moe/base_router.hpp>
 #include <limen/moe/capacity_router.hpp>
+#include <limen/moe/context_slice.hpp>
 #include <limen/moe/context_table.hpp>
 #include <limen/moe/contrastive_router.hpp>
 #include <limen/moe/expert_choice_router.hpp>
@@ -201,14 +202,17 @@
 #include <limen/moe/polytropon.hpp>
 #include <limen/moe/router.hpp>
 #include <limen/moe/routing_picture.hpp>
+#include <limen/moe/sequence_router.hpp>
 #include <limen/moe/shared_expert.hpp>
 #include <limen/moe/sinkhorn_router.hpp>
+#include <limen/moe/skill_weights.hpp>
 #include <limen/moe/soft_mixture_of_experts.hpp>
 #include <limen/moe/special_experts.hpp>
 #include <limen/moe/task_adapters.hpp>
 #include <limen/moe/task_groups.hpp>
 #include <limen/moe/task_router.hpp>
 #include <limen/moe/tell.hpp>
+#include <limen/moe/threshold_router.hpp>
 #include <limen/moe/top_k_router.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/batch_norm.hpp>
