@@ -124,6 +124,19 @@ TEST_CASE("Affinities that are no numbers count as the smallest", "[moe][base]")
   REQUIRE(chosen.expert[1] == 0);
 }
 
+TEST_CASE("What is no number is worth no more than the smallest that is one", "[moe][base]") {
+  BaseRouter<BaseRouterConfig{.d_model = 3, .n_experts = 2}, double> router;
+  decltype(router)::Chosen chosen;
+  decltype(router)::Cache cache;
+  router.scores.weight(0, 0) = router.scores.weight(1, 1) = 1;
+  router.scores.weight(0, 2) = std::numeric_limits<double>::max();  // 2 of it is infinity
+  // Rows want (inf, -2), (-1.5, -1), (-10, 0), (0, -10): were infinity 0, row 0 would go there.
+  REQUIRE(router.route(Sequence<double, 3>{{0, -2, 2}, {-1.5, -1, 0}, {-10, 0, 0}, {0, -10, 0}}, {},
+                       chosen, cache));
+  const std::int32_t expected[] = {1, 0, 1, 0};
+  for (Index t = 0; t < 4; ++t) REQUIRE(chosen.expert[t] == expected[t]);
+}
+
 TEST_CASE("Centroids start orthogonal, with length 0.1", "[moe][base]") {
   using Wide = BaseRouter<BaseRouterConfig{.d_model = 8, .n_experts = 5}, double>;
   Random random(2);

@@ -112,6 +112,26 @@ TEST_CASE("A coefficient of 0, and no rows, cost nothing", "[moe][losses]") {
   REQUIRE(router_z_loss(none.matrix(), 1, MatrixView<double>()) == 0);
 }
 
+TEST_CASE("The loss of sequences is a mean over those with rows", "[moe][losses]") {
+  using R = TopKRouter<
+      TopKRouterConfig{
+          .d_model = 3, .n_experts = 4, .score = RouterScore::sigmoid, .losses = {.sequence = 0.5}},
+      double>;
+  Random random(3);
+  R router;
+  fill_normal(router.weight, 2, random);
+  const auto x = noise<3>(5);
+  R::Chosen chosen;
+  R::Cache two, with_empty, first, second;
+  const Index offsets[] = {0, 2, 5}, holes[] = {0, 0, 2, 2, 5, 5};
+  REQUIRE(router.route(x, {offsets, 2, nullptr}, chosen, two));
+  REQUIRE(router.route(x, {holes, 5, nullptr}, chosen, with_empty));
+  REQUIRE(two.loss == with_empty.loss);
+  REQUIRE(router.route(middle_rows(x, 0, 2), {}, chosen, first));
+  REQUIRE(router.route(middle_rows(x, 2, 3), {}, chosen, second));
+  REQUIRE(two.loss == Approx((first.loss + second.loss) / 2));
+}
+
 TEMPLATE_TEST_CASE_SIG(
     "Losses reach the router through the layer", "[moe][losses]", ((TopKRouterConfig C), C),
     (TopKRouterConfig{.d_model = 3, .n_experts = 4, .losses = {.load_balance = 0.5, .z = 0.25}}),

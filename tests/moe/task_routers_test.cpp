@@ -42,6 +42,35 @@ TEST_CASE("The task says which gate looks at a row", "[moe][tasks]") {
   }
 }
 
+TEST_CASE("With windows a task has some of the experts", "[moe][tasks]") {
+  constexpr TopKRouterConfig three{.d_model = 3, .n_experts = 3, .top_k = 1, .normalise = false};
+  using Windows = TaskGates<3, TopKRouter<three, double>, 8>;
+  static_assert(Windows::experts == 8 && Windows::slots == 1);
+  STATIC_REQUIRE(Windows::window(0) == 0);
+  STATIC_REQUIRE(Windows::window(1) == 2);  // 5 / 2, down
+  STATIC_REQUIRE(Windows::window(2) == 5);  // the last three
+  STATIC_REQUIRE(TaskGates<1, TopKRouter<three>, 8>::window(0) == 0);
+  Windows router;
+  for (auto& gate : router.gates) {
+    for (Index e = 0; e < 3; ++e) gate.weight(e, e) = 1;
+  }
+  const Sequence<double, 4> x{{0, 1, 0, 0}, {0, 0, 1, 1}, {1, 0, 0, 1}, {0, 0, 1, 2}};
+  const std::int32_t expected[] = {1, 4, 2, 7};
+  Windows::Chosen chosen;
+  Windows::Cache cache;
+  REQUIRE(router.route(x, {}, chosen));
+  for (Index t = 0; t < 4; ++t) REQUIRE(chosen.expert[t] == expected[t]);
+  REQUIRE(router.route(x, {}, chosen, cache));
+  for (Index t = 0; t < 4; ++t) {
+    REQUIRE(chosen.expert[t] == expected[t]);
+    std::int32_t id = -1;
+    double weight = 0;
+    router.route_row(x.row(t), &id, &weight);
+    REQUIRE(id == expected[t]);
+    REQUIRE(weight == chosen.weight(t, 0));
+  }
+}
+
 TEST_CASE("A gate whose task has no rows has no gradient", "[moe][tasks]") {
   Random random(2);
   auto layer = Mixture<Gates>::initialized(random);
@@ -78,6 +107,7 @@ TEST_CASE("A task that there is not is an error that names the row", "[moe][task
 TEST_CASE("Mixtures with gates for tasks keep the laws", "[moe][tasks][laws]") {
   using Plain = TopKRouter<TopKRouterConfig{.d_model = 3, .n_experts = 4}>;
   hold_from<Tagged<3, Mixture<TaskGates<3, Plain>>>>({}, wide);
+  hold_from<Tagged<3, Mixture<TaskGates<3, Plain, 6>>>>({}, wide);
   using Noisy = NoisyTopKRouter<NoisyTopKRouterConfig{.d_model = 2, .n_experts = 3, .d_hidden = 5}>;
   hold_from<Tagged<2, Mixture<TaskGates<2, Noisy>>>>({.random = true}, wide);
 }
@@ -140,6 +170,26 @@ TEST_CASE("The contrast has the slope it says", "[moe][contrastive]") {
         return dx;
       },
       false);  // r' moves with x as well, and has no slope: see the golden of T2MIR
+}
+
+TEST_CASE("The slopes of two contrasts add", "[moe][contrastive]") {
+  const auto router = contrast_router();
+  Contrast once, twice;
+  Contrast::Chosen chosen;
+  Contrast::Cache cache;
+  REQUIRE(router.route(noise<3>(9), four, chosen, cache));
+  auto dx = Sequence<double, 3>::zeros(9);
+  const auto add = [&](Contrast& to) {
+    router.backward(noise<3>(9), four, chosen, cache, Sequence<double, 2>::zeros(9), to, dx);
+  };
+  add(once);
+  add(twice);
+  add(twice);
+  for (Index i = 0; i < 16; ++i) {
+    REQUIRE(once.match[i] != 0);
+    REQUIRE(twice.match[i] == Approx(2 * once.match[i]));
+    REQUIRE(twice.scores.weight[i] == Approx(2 * once.scores.weight[i]));
+  }
 }
 
 TEST_CASE("With one task there is nothing to tell apart", "[moe][contrastive]") {

@@ -122,6 +122,20 @@ TEST_CASE("Groups and a bias choose, scores without them weigh", "[moe][router]"
   REQUIRE(r.w[1] == Approx(0.905274).epsilon(1e-6));
 }
 
+TEST_CASE("With a bias a group is as good as its two best together", "[moe][router]") {
+  constexpr TopKRouterConfig with_bias{.d_model = 4,
+                                       .n_experts = 4,
+                                       .score = RouterScore::sigmoid,
+                                       .balance_bias = true,
+                                       .n_groups = 2,
+                                       .top_groups = 1};
+  constexpr TopKRouterConfig without{
+      .d_model = 4, .n_experts = 4, .score = RouterScore::sigmoid, .n_groups = 2, .top_groups = 1};
+  const Vector<double, 4> z{2, -2, 1, 1};  // .88 + .12 and .73 + .73
+  REQUIRE(route(transparent<with_bias>(), z).ids == std::array<std::int32_t, 2>{2, 3});
+  REQUIRE(route(transparent<without>(), z).ids == std::array<std::int32_t, 2>{0, 1});
+}
+
 TEST_CASE("A group that was dropped stays out, however low the others are", "[moe][router]") {
   constexpr TopKRouterConfig c{.d_model = 4,
                                .n_experts = 4,
