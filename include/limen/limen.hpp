@@ -259,13 +259,17 @@
 #include <limen/spiking/glif.hpp>
 #include <limen/spiking/integrate_fire.hpp>
 #include <limen/spiking/izhikevich.hpp>
+#include <limen/spiking/lazy_network.hpp>
 #include <limen/spiking/leaky_integrator.hpp>
 #include <limen/spiking/lif.hpp>
 #include <limen/spiking/lif_config.hpp>
 #include <limen/spiking/neuron.hpp>
+#include <limen/spiking/operations.hpp>
 #include <limen/spiking/plif.hpp>
 #include <limen/spiking/presets.hpp>
 #include <limen/spiking/recurrent.hpp>
+#include <limen/spiking/sparse_network.hpp>
+#include <limen/spiking/sparse_synapses.hpp>
 #include <limen/spiking/spike.hpp>
 #include <limen/spiking/spike_linear.hpp>
 #include <limen/spiking/spike_weight.hpp>
