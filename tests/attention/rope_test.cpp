@@ -80,7 +80,7 @@ TEST_CASE("Channels behind .width stay, and .scale multiplies those that turn",
   REQUIRE(rule.head == 7);
   std::vector<double> x{1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 7};  // two heads
   rope<double>(rule, 9, 1, 1, {x.data(), 1, 14, 14});
-  for (std::size_t h : {0, 7}) {
+  for (const std::size_t h : {std::size_t{0}, std::size_t{7}}) {
     for (std::size_t c = 4; c < 7; ++c) REQUIRE(x[h + c] == static_cast<double>(c + 1));
     REQUIRE(std::abs(x[h] * x[h] + x[h + 2] * x[h + 2] - 1.5 * 1.5 * 10) < 1e-12);
     REQUIRE(std::abs(x[h + 1] * x[h + 1] + x[h + 3] * x[h + 3] - 1.5 * 1.5 * 20) < 1e-12);
