@@ -157,17 +157,15 @@ struct DeltaNet {
     const Index T = dy.rows();
     if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
-    Sequence<Real, D> h(T), dg(C.gate ? T : 0), dq(T), dk(T), dv(T);
-    const Real* g = C.gate ? c.g.data() : nullptr;
-    norm.apply(c.o.data(), g, c.o.size(), C.eps, h.data(), nullptr);
-    add_linear_weight_gradient<Real, D, D>(dy, h, gradient.o_proj);
-    auto d_o = linear_input_gradient(dy, o_proj);
-    norm.backward(d_o.data(), c.o.data(), g, c.o.size(), C.eps, c.r.data(), d_o.data(), dg.data(),
-                  gradient.norm);
+    Sequence<Real, D> dg(C.gate ? T : 0), dq(T), dk(T), dv(T);
+    const auto d_o =
+        detail::read_out_backward(norm, o_proj, dy, c.o, C.gate ? c.g.data() : nullptr, C.eps,
+                                  c.r.data(), dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H> db(T);
     delta_rule_backward<Real>(
-        scan(c.q_hat.matrix(), c.k_hat.matrix(), c.v.matrix(), c.beta.matrix()), s_part(batch),
-        c.states, d_o.matrix(), {dq.matrix(), dk.matrix(), dv.matrix(), {}, db.matrix()});
+        scan(c.q_hat.matrix(), c.k_hat.matrix(), c.v.matrix(), c.beta.matrix()),
+        detail::s_part(batch), c.states, d_o.matrix(),
+        {dq.matrix(), dk.matrix(), dv.matrix(), {}, db.matrix()});
     for (Index i = 0; i < db.size(); ++i) {
       const Real s = c.beta.data()[i] / most;
       db.data()[i] *= most * s * (1 - s);
@@ -202,9 +200,6 @@ struct DeltaNet {
   template <std::size_t I>
   static auto conv_part(const Batch<State>& batch) {
     return batch.part([](State& state) -> auto& { return state.conv[I]; });
-  }
-  static auto s_part(const Batch<State>& batch) {
-    return batch.part([](State& state) -> auto& { return state.s; });
   }
 
   static StateInputs<Real> scan(MatrixView<const Real> q, MatrixView<const Real> k,
@@ -246,11 +241,9 @@ struct DeltaNet {
     l2_norm(c.k_hat.matrix(), K, length_eps, c.k_hat.matrix(), c.k_scale.data());
     c.o = Sequence<Real, D>(T);
     delta_rule(scan(c.q_hat.matrix(), c.k_hat.matrix(), c.v.matrix(), c.beta.matrix()),
-               s_part(batch), c.o.matrix(), Keep ? &c.states : nullptr);
+               detail::s_part(batch), c.o.matrix(), Keep ? &c.states : nullptr);
     if constexpr (C.gate) c.g = linear(x, g_proj);
-    Sequence<Real, D> h(T);
-    norm.apply(c.o.data(), C.gate ? c.g.data() : nullptr, c.o.size(), C.eps, h.data(), c.r.data());
-    return linear(h, o_proj);
+    return detail::read_out(norm, o_proj, c.o, C.gate ? c.g.data() : nullptr, C.eps, c.r.data());
   }
 };
 

@@ -165,16 +165,14 @@ struct GatedDeltaNet {
     const Index T = dy.rows();
     if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
-    Sequence<Real, values> h(T), dz(T);
-    norm.apply(c.o.data(), c.z.data(), c.o.size(), C.eps, h.data(), nullptr);
-    add_linear_weight_gradient<Real, D, values>(dy, h, gradient.out_proj);
-    auto d_o = linear_input_gradient(dy, out_proj);
-    norm.backward(d_o.data(), c.o.data(), c.z.data(), c.o.size(), C.eps, c.r.data(), d_o.data(),
-                  dz.data(), gradient.norm);
+    Sequence<Real, values> dz(T);
+    const auto d_o =
+        detail::read_out_backward(norm, out_proj, dy, c.o, c.z.data(), C.eps, c.r.data(), dz.data(),
+                                  gradient.norm, gradient.out_proj);
     Sequence<Real, Conv::in> du(T);
     Sequence<Real, H> dlog(T), db(T), da(T);
-    delta_rule_backward<Real>(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()), s_part(batch),
-                              c.states, d_o.matrix(),
+    delta_rule_backward<Real>(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()),
+                              detail::s_part(batch), c.states, d_o.matrix(),
                               {columns<keys>(du, 0), columns<keys>(du, keys),
                                columns<values>(du, 2 * keys), dlog.matrix(), db.matrix()});
     for (Index i = 0; i < db.size(); ++i) {
@@ -208,9 +206,6 @@ struct GatedDeltaNet {
   }
   static auto conv_part(const Batch<State>& batch) {
     return batch.part([](State& state) -> auto& { return state.conv; });
-  }
-  static auto s_part(const Batch<State>& batch) {
-    return batch.part([](State& state) -> auto& { return state.s; });
   }
 
   /// u holds [q | k | v].
@@ -287,11 +282,9 @@ struct GatedDeltaNet {
     step_decay(c.a.matrix(), dt_bias.data(), A_log.data(), limit, unused.matrix(),
                c.alpha.matrix());
     c.o = Sequence<Real, values>(T);
-    delta_rule(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()), s_part(batch), c.o.matrix(),
-               Keep ? &c.states : nullptr);
-    Sequence<Real, values> h(T);
-    norm.apply(c.o.data(), c.z.data(), c.o.size(), C.eps, h.data(), c.r.data());
-    return linear(h, out_proj);
+    delta_rule(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()), detail::s_part(batch),
+               c.o.matrix(), Keep ? &c.states : nullptr);
+    return detail::read_out(norm, out_proj, c.o, c.z.data(), C.eps, c.r.data());
   }
 };
 

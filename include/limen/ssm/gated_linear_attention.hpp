@@ -145,16 +145,12 @@ struct GatedLinearAttention {
     if (!batch.fits(T) || !fits_cache(T, cache.x.rows())) return {};
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, low, z, a, o, r, states] = cache;
-    Sequence<Real, H * V> h(T);
-    norm.apply(o.data(), g.data(), o.size(), C.eps, h.data(), nullptr);
-    add_linear_weight_gradient<Real, D, H * V>(dy, h, gradient.o_proj);
-    auto d_o = linear_input_gradient(dy, o_proj);
     Sequence<Real, H * V> dg(T), dv(T);
-    norm.backward(d_o.data(), o.data(), g.data(), o.size(), C.eps, r.data(), d_o.data(), dg.data(),
-                  gradient.norm);
+    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), C.eps, r.data(),
+                                               dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H * K> dq(T), dk(T), dz(T);
-    keyed_ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix(), a.matrix()), s_part(batch),
-                             states, d_o.matrix(),
+    keyed_ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix(), a.matrix()),
+                             detail::s_part(batch), states, d_o.matrix(),
                              {dq.matrix(), dk.matrix(), dv.matrix(), dz.matrix(), {}});
     gate_decay_backward(z.data(), divisor, dz.data(), dz.data(), dz.size());
 
@@ -177,10 +173,6 @@ struct GatedLinearAttention {
  private:
   static constexpr Real divisor = static_cast<Real>(C.gate_divisor);
 
-  static auto s_part(const Batch<State>& batch) {
-    return batch.part([](State& state) -> auto& { return state.s; });
-  }
-
   static StateInputs<Real> scan(MatrixView<const Real> q, MatrixView<const Real> k,
                                 MatrixView<const Real> v, MatrixView<const Real> a) noexcept {
     return {H, H, K, V, q, k, v, a, {}, Real(1) / std::sqrt(Real(K))};
@@ -197,11 +189,9 @@ struct GatedLinearAttention {
     c.a = Sequence<Real, H * K>(x.rows());
     gate_decay(c.z.data(), divisor, c.a.data(), c.z.size());
     c.o = Sequence<Real, H * V>(x.rows());
-    keyed_ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.a.matrix()), s_part(batch),
+    keyed_ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.a.matrix()), detail::s_part(batch),
               c.o.matrix(), kept);
-    Sequence<Real, H * V> h(x.rows());
-    norm.apply(c.o.data(), c.g.data(), c.o.size(), C.eps, h.data(), r);
-    return linear(h, o_proj);
+    return detail::read_out(norm, o_proj, c.o, c.g.data(), C.eps, r);
   }
 };
 

@@ -157,15 +157,11 @@ struct RetNet {
     if (!batch.fits(T) || !fits_cache(T, cache.x.rows())) return {};
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, o, r, states, positions] = cache;
-    Sequence<Real, H * V> h(T);
-    norm.apply(o.data(), g.data(), o.size(), C.eps, h.data(), nullptr);
-    add_linear_weight_gradient<Real, D, H * V>(dy, h, gradient.o_proj);
-    auto d_o = linear_input_gradient(dy, o_proj);
     Sequence<Real, H * V> dg(T), dv(T);
-    norm.backward(d_o.data(), o.data(), g.data(), o.size(), C.eps, r.data(), d_o.data(), dg.data(),
-                  gradient.norm);
+    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), C.eps, r.data(),
+                                               dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H * K> dq(T), dk(T);
-    ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix()), s_part(batch), states,
+    ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix()), detail::s_part(batch), states,
                        d_o.matrix(), {dq.matrix(), dk.matrix(), dv.matrix(), {}, {}});
     turn(dq, batch, positions, -1);
     turn(dk, batch, positions, -1);
@@ -182,10 +178,6 @@ struct RetNet {
   }
 
  private:
-  static auto s_part(const Batch<State>& batch) {
-    return batch.part([](State& state) -> auto& { return state.s; });
-  }
-
   static StateInputs<Real> scan(MatrixView<const Real> q, MatrixView<const Real> k,
                                 MatrixView<const Real> v) noexcept {
     return {H, H, K, V, q, k, v, {gamma.data(), v.rows, H, 0}, {}, Real(1) / std::sqrt(Real(K))};
@@ -215,10 +207,8 @@ struct RetNet {
     turn(c.q, batch, c.positions, 1);
     turn(c.k, batch, c.positions, 1);
     c.o = Sequence<Real, H * V>(x.rows());
-    ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix()), s_part(batch), c.o.matrix(), kept);
-    Sequence<Real, H * V> h(x.rows());
-    norm.apply(c.o.data(), c.g.data(), c.o.size(), C.eps, h.data(), r);
-    return linear(h, o_proj);
+    ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix()), detail::s_part(batch), c.o.matrix(), kept);
+    return detail::read_out(norm, o_proj, c.o, c.g.data(), C.eps, r);
   }
 };
 
