@@ -62,6 +62,7 @@
 #include <limen/core/sequence.hpp>
 #include <limen/core/simd.hpp>
 #include <limen/core/simd_bits.hpp>
+#include <limen/core/sort.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/core/tensor.hpp>
 #include <limen/exit/adaptive_computation.hpp>

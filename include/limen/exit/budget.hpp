@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/core/sort.hpp>
 #include <limen/exit/costs.hpp>
 #include <limen/exit/early_exit.hpp>
 #include <limen/train/loss.hpp>
@@ -240,8 +241,7 @@ inline Result<std::vector<double>> thresholds_for_accuracy(const ExitRecord& rec
     for (std::size_t t = 0; t < confidence.size(); ++t) {
       if (!std::isnan(confidence[t])) order.push_back(t);
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [&](auto a, auto b) { return confidence[a] > confidence[b]; });
+    sort_by_highest(order, [&](std::size_t t) { return confidence[t]; });
     double threshold = detail::nobody, right = 0;
     for (std::size_t i = 0; i < order.size(); ++i) {
       right += record.correct[k][order[i]] != 0;

@@ -20,6 +20,7 @@
 
 #include <limen/core/error.hpp>
 #include <limen/core/sequence.hpp>
+#include <limen/core/sort.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -45,7 +46,7 @@ void filter_target(const Real* a, Index O, const FilterTargetConfig& how, Real* 
   if (all) return;
   std::vector<Index> order(static_cast<std::size_t>(O));
   std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [a](Index i, Index j) { return a[i] > a[j]; });
+  sort_by_highest(order, [a](Index c) { return a[c]; });
   double kept = 0;
   for (const Index c : order) {
     const double n = static_cast<double>(a[c]) / sum;
@@ -61,7 +62,7 @@ template <class Real>
 void uniform_filter_target(const Real* a, Index O, double ratio, Real* mask) {
   std::vector<Index> order(static_cast<std::size_t>(O));
   std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [a](Index i, Index j) { return a[i] > a[j]; });
+  sort_by_highest(order, [a](Index c) { return a[c]; });
   const Index stay = O - static_cast<Index>(ratio * static_cast<double>(O));
   for (Index c = 0; c < O; ++c) mask[c] = 0;
   for (Index i = 0; i < stay; ++i) {

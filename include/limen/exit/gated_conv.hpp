@@ -143,7 +143,7 @@ struct GatedConv<C, S> {
     cache.z = conv.forward(std::move(x), batch, cache.conv);
     if constexpr (C.norm) cache.z = norm.forward(std::move(cache.z), batch, cache.norm);
     activate(Activation::relu, cache.z.data(), cache.z.data(), cache.z.size());
-    if constexpr (C.joint > 0) cache.own = own_loss(cache, C.target);
+    if constexpr (C.joint > 0) cache.own = own_loss(cache, target);
     Sequence<Real, out> y = cache.z;
     multiply(cache.g, y);
     return y;
@@ -185,6 +185,9 @@ struct GatedConv<C, S> {
   }
 
  private:
+  /// A copy: clang (16, 19) stumbles over a reference to a config within a config.
+  static constexpr FilterTargetConfig target = C.target;
+
   static FilterLoss<Real, O> own_loss(const Cache& cache, const FilterTargetConfig& how) {
     const auto targets = filter_targets<O>(SequenceView<Real, out>(cache.z), how);
     if (targets.rows() != cache.z.rows() || targets.rows() == 0) return {};

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/core/sort.hpp>
 #include <limen/probe/record.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -83,17 +84,22 @@ inline std::vector<std::size_t> selective_activation(const Activations& W,
   for (std::size_t n = 0; n < size; ++n) {
     if (mask[n] != 0) left.push_back(n);
   }
-  std::stable_sort(left.begin(), left.end(),
-                   [&](std::size_t a, std::size_t b) { return score[a] < score[b]; });
+  sort_by_highest(left, [&](std::size_t n) { return -score[n]; });
   const auto by_score = std::min(P - Q, left.size());
   std::vector<std::size_t> pruned(left.begin(),
                                   left.begin() + static_cast<std::ptrdiff_t>(by_score));
   left.erase(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(by_score));
   std::erase_if(left, [&](std::size_t n) { return !(W.values[n] < 0); });
-  std::sort(left.begin(), left.end());
-  std::stable_sort(left.begin(), left.end(), [&](std::size_t a, std::size_t b) {
-    if (dead_rate[a / I] != dead_rate[b / I]) return dead_rate[a / I] > dead_rate[b / I];
-    return a / I != b / I ? a < b : W.values[a] < W.values[b];
+  std::vector<std::size_t> units;
+  for (const std::size_t n : left) units.push_back(n / I);
+  std::sort(units.begin(), units.end());
+  units.erase(std::unique(units.begin(), units.end()), units.end());
+  sort_by_highest(units, [&](std::size_t i) { return dead_rate[i]; });
+  std::vector<std::size_t> place(static_cast<std::size_t>(W.rows));
+  for (std::size_t k = 0; k < units.size(); ++k) place[units[k]] = k;
+  std::sort(left.begin(), left.end(), [&](std::size_t a, std::size_t b) {
+    if (a / I != b / I) return place[a / I] < place[b / I];
+    return W.values[a] != W.values[b] ? W.values[a] < W.values[b] : a < b;
   });
   if (left.size() > Q) left.resize(Q);
   pruned.insert(pruned.end(), left.begin(), left.end());

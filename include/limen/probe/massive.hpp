@@ -50,8 +50,9 @@ inline MassiveActivations massive_activations(const Activations& h, std::size_t 
     fail({"massive activations", "finite numbers", all.empty() ? "none at all" : "others"});
     return result;
   }
-  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
-    return std::abs(a.value) > std::abs(b.value);
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+    const double x = std::abs(a.value), y = std::abs(b.value);
+    return x != y ? x > y : a.row != b.row ? a.row < b.row : a.column < b.column;
   });
   result.max = std::abs(all.front().value);
   result.median = std::abs(all[all.size() / 2].value);  // from above: the lower middle one
