@@ -255,6 +255,9 @@
 #include <limen/probe/subspace.hpp>
 #include <limen/spiking/alif.hpp>
 #include <limen/spiking/alpha.hpp>
+#include <limen/spiking/dcls.hpp>
+#include <limen/spiking/delays.hpp>
+#include <limen/spiking/dynamic_confidence.hpp>
 #include <limen/spiking/eif.hpp>
 #include <limen/spiking/event_step.hpp>
 #include <limen/spiking/glif.hpp>
@@ -273,6 +276,8 @@
 #include <limen/spiking/sparse_synapses.hpp>
 #include <limen/spiking/spike.hpp>
 #include <limen/spiking/spike_linear.hpp>
+#include <limen/spiking/spike_loss.hpp>
+#include <limen/spiking/spike_readout.hpp>
 #include <limen/spiking/spike_weight.hpp>
 #include <limen/spiking/step_number.hpp>
 #include <limen/spiking/surrogate.hpp>
