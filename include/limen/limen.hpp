@@ -106,6 +106,7 @@
 #include <limen/exit/thresholds.hpp>
 #include <limen/io/checkpoint.hpp>
 #include <limen/io/dtype.hpp>
+#include <limen/io/events.hpp>
 #include <limen/io/file.hpp>
 #include <limen/io/safetensors.hpp>
 #include <limen/io/safetensors_header.hpp>
@@ -120,6 +121,7 @@
 #include <limen/kernel/attention_few.hpp>
 #include <limen/kernel/attention_rule.hpp>
 #include <limen/kernel/attention_softmax.hpp>
+#include <limen/kernel/bernoulli.hpp>
 #include <limen/kernel/chunk.hpp>
 #include <limen/kernel/compact.hpp>
 #include <limen/kernel/conv.hpp>
@@ -255,10 +257,13 @@
 #include <limen/probe/subspace.hpp>
 #include <limen/spiking/alif.hpp>
 #include <limen/spiking/alpha.hpp>
+#include <limen/spiking/bernoulli_encoder.hpp>
 #include <limen/spiking/dcls.hpp>
 #include <limen/spiking/delays.hpp>
+#include <limen/spiking/delta_encoder.hpp>
 #include <limen/spiking/dynamic_confidence.hpp>
 #include <limen/spiking/eif.hpp>
+#include <limen/spiking/encode.hpp>
 #include <limen/spiking/event_step.hpp>
 #include <limen/spiking/glif.hpp>
 #include <limen/spiking/integrate_fire.hpp>
