@@ -296,3 +296,10 @@ TEST_CASE("Prices below 0, costs that do not ascend to 1, and gates of another n
   REQUIRE_FALSE(ExitGates<1>().check(2, 1));
 }
 #endif
+
+TEST_CASE("A gate whose hazard is a half is open", "[exit][jei]") {
+  const double z[] = {1, 0};
+  const ExitGates<1, double> gates{};  // σ(0)
+  ExitGates<1, double>::Memory row{};
+  REQUIRE(gates(std::span<const double>(z), 0, row));
+}
