@@ -5,6 +5,7 @@
 ///   s_rj = q_r·k_j,   y_r = Σ_j p_rj v_j
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <type_traits>
 
@@ -20,8 +21,10 @@ inline constexpr Index decode_rows = 4;
 /// memory or far away a machine guesses too little by itself. They may be past the end.
 template <class Stored>
 LIMEN_INLINE void ask_ahead(const Stored* p, Index n) {
-  const char* const at = reinterpret_cast<const char*>(p) + 6144;
-  for (Index i = 0; i < n * static_cast<Index>(sizeof(Stored)); i += 64) simd::prefetch(at + i);
+  const auto at = reinterpret_cast<std::uintptr_t>(p) + 6144;
+  for (std::uintptr_t i = 0; i < static_cast<std::uintptr_t>(n) * sizeof(Stored); i += 64) {
+    simd::prefetch(reinterpret_cast<const void*>(at + i));
+  }
 }
 
 /// Stored numbers that come two by two, those at even places apart from those at odd ones.
