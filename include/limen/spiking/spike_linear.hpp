@@ -73,12 +73,9 @@ struct SpikeLinear {
   static constexpr bool by_events(Index rows, double spikes) {
     if constexpr (C.execution == Execution::dense) return false;
     if constexpr (C.execution == Execution::event) return true;
-    if constexpr (C.event_below > 0) return spikes < C.event_below * static_cast<double>(rows * in);
-    const SpikeCost cost = spike_cost<Real>(rows, spikes, in, out);
-    if constexpr (is_prepared<S>) return cost.event < cost.dense;
-    const double turning =
-        3.0 * static_cast<double>(in * out) / static_cast<double>(simd::lanes<Real>);
-    return rows >= worth_packing && cost.event + turning < cost.dense;
+    if (!is_prepared<S> && rows < worth_packing) return false;  // turning the weights costs more
+    const double below = C.event_below > 0 ? C.event_below : follow_below<Real>(rows, in, out);
+    return spikes < below * static_cast<double>(rows * in);
   }
 
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────

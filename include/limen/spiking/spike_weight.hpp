@@ -7,8 +7,6 @@
 ///
 /// Both are derived from the learning form and never saved.
 
-#include <algorithm>
-
 #include <limen/core/prepared.hpp>
 #include <limen/kernel/spike_sums.hpp>
 #include <limen/nn/weight.hpp>
@@ -48,23 +46,16 @@ template <class S, Index O, Index I, Execution E, bool Half>
 using SpikeWeight = std::conditional_t<is_prepared<S>, PackedSpikeWeight<real_of<S>, O, I, E, Half>,
                                        Tensor<real_of<S>, O, I>>;
 
-/// What a product with `spikes` of rows x in is expected to take, in units of a vector of weights
-/// multiplied and added by a full tile. Measured on one core of a Zen 5 (docs/spiking_events.md).
-struct SpikeCost {
-  double dense = 0, event = 0;
-};
-
+/// The share of spikes below which events take less time than a product. Measured on one core of a
+/// Zen 5 for 256 x 256 to 1024 x 1024 (docs/spiking_events.md): one row reads all its weights from
+/// the caches either way and is better off with fewer; of many rows, a product reads each weight
+/// once, and events compete with its multipliers.
 template <class Real>
-constexpr SpikeCost spike_cost(Index rows, double spikes, Index in, Index out) {
-  const double vectors = static_cast<double>((out + simd::lanes<Real> - 1) / simd::lanes<Real>);
-  const double all = static_cast<double>(in) * vectors, n = static_cast<double>(rows);
-  const double bytes = all * static_cast<double>(sizeof(simd::Vec<Real>));
-  const bool far = bytes > (1 << 20);
-  // Weights come from the outer caches once for all rows of a dense product.
-  const double dense = std::max(all * n, all * (far ? 5.0 : 1.6));
-  // Of a list, each weight comes from there, unless many lists pass one after another.
-  const double event = spikes * vectors * (far && rows < 4 ? 5.0 : 2.0) + 40.0 * n;
-  return {dense, event};
+constexpr double follow_below(Index rows, Index in, Index out) {
+  const bool far = in * out * static_cast<Index>(sizeof(Real)) > (1 << 20);  // second-level cache
+  if (rows == 1) return 0.7;
+  if (rows == 2) return 0.4;
+  return far ? 0.31 : 0.35;
 }
 
 }  // namespace limen::inline LIMEN_ABI
