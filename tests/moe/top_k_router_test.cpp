@@ -73,7 +73,7 @@ void hold() {
 }  // namespace
 
 TEST_CASE("Softmax routers keep the laws", "[moe][router][laws]") {
-  hold<TopKRouterConfig{.d_model = 5, .n_experts = 5, .top_k = 3, .bias = true}>();
+  hold<TopKRouterConfig{.d_model = 5, .n_experts = 5, .top_k = 3, .scale = 1.5, .bias = true}>();
   hold<TopKRouterConfig{.d_model = 3,
                         .n_experts = 6,
                         .top_k = 2,

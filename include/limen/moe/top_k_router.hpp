@@ -195,14 +195,15 @@ struct TopKRouter {
     Real best[K];
     bool sound;
     if constexpr (C.balance_bias || C.n_groups > 1) {
-      Real c[E], sums[C.n_groups], best_groups[C.top_groups];
-      std::int32_t id_groups[C.top_groups];
+      // Not read from C at run time: clang may look for them in the wrong place.
+      constexpr Index groups = C.n_groups, kept = C.top_groups, best_of = C.balance_bias ? 2 : 1;
+      Real c[E], sums[groups], best_groups[kept];
+      std::int32_t id_groups[kept];
       scores_for_choice(z, c);
       bool numbers = true;
       for (Index e = 0; e < E; ++e) numbers = numbers && !std::isnan(z[e]);
-      if constexpr (C.n_groups > 1) {
-        keep_top_groups(c, E, C.n_groups, C.top_groups, Index{C.balance_bias ? 2 : 1}, id_groups,
-                        best_groups, sums);
+      if constexpr (groups > 1) {
+        keep_top_groups(c, E, groups, kept, best_of, id_groups, best_groups, sums);
       }
       sound = top_k(c, E, K, ids, best) && numbers;
     } else {
