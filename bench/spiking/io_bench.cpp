@@ -3,7 +3,7 @@
 
 #include <limen/spiking/bernoulli_encoder.hpp>
 #include <limen/spiking/dcls.hpp>
-#include <limen/spiking/delays.hpp>
+#include <limen/spiking/delay_lines.hpp>
 #include <limen/spiking/delta_encoder.hpp>
 #include <limen/spiking/encode.hpp>
 #include <limen/spiking/spike_readout.hpp>

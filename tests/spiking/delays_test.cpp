@@ -1,4 +1,4 @@
-#include <limen/spiking/delays.hpp>
+#include <limen/spiking/delay_lines.hpp>
 
 #include <memory>
 #include <string>

@@ -23,7 +23,8 @@
 
 #include <limen/core/prepared.hpp>
 #include <limen/kernel/math.hpp>
-#include <limen/spiking/delays.hpp>
+#include <limen/nn/causal_conv.hpp>
+#include <limen/spiking/delay_lines.hpp>
 
 namespace limen::inline LIMEN_ABI {
 

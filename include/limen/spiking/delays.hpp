@@ -4,34 +4,27 @@
 ///
 ///   y_t[j] = b_j + Σ_i w_ij x_{t - d_ij}[i]        x [T x I], w, d [I x O], y [T x O]
 ///
-///   DelayedLinear   one synapse for each pair; w is learned, d is given
-///   DelayLines      a list of synapses, several for a pair if need be: what pruning left. To run
-///
-/// Both are event-driven, a ring of `longest` + 1 rows of outputs: a spike adds w to the rows in
-/// which it will arrive, the row of now is read and cleared, the cursor moves on. What has been
-/// sent and not arrived is the state. A delay of 0 arrives in its own step.
+/// One synapse for each pair; w is learned, d is given. Event-driven, a ring of `longest` + 1 rows
+/// of outputs: a spike adds w to the rows in which it will arrive, the row of now is read and
+/// cleared, the cursor moves on. What has been sent and not arrived is the state. A delay of 0
+/// arrives in its own step.
 ///
 ///   dw_ij = Σ_t dy_{t + d_ij}[j] x_t[i],   dx_t[i] = Σ_j w_ij dy_{t + d_ij}[j]
 ///
-/// Grimaldi & Perrinet, Learning heterogeneous delays in a layer of spiking neurons for fast motion
-/// detection, Biological Cybernetics 117 (2023), learn a weight for every delay, a causal
-/// convolution (nn/causal_conv.hpp), and prune: `synapses_of(conv)`, `strongest`, DelayLines.
-/// Delays that are learned: dcls.hpp.
+/// Lists of synapses, from pruning or rounding: delay_lines.hpp. Delays that are learned: dcls.hpp.
+/// The ring is that of Grimaldi & Perrinet, Learning heterogeneous delays in a layer of spiking
+/// neurons for fast motion detection, Biological Cybernetics 117 (2023).
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <span>
 #include <string>
-#include <vector>
 
 #include <limen/core/denormals.hpp>
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/parallel.hpp>
 #include <limen/kernel/reduce.hpp>
-#include <limen/nn/causal_conv.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -47,12 +40,6 @@ template <class Real, Index Longest, Index O>
 struct DelayState {
   Fixed<Real, Longest + 1, O> ring;
   std::int64_t cursor = 0;  ///< not used in gradients: their rows are those of the state
-};
-
-struct DelayedSynapse {
-  Index from = 0, to = 0;
-  Index delay = 0;  ///< steps
-  double weight = 0;
 };
 
 namespace detail {
@@ -98,8 +85,6 @@ Sequence<Real, O> run_delays(SequenceView<Real, I> x, const Batch<State>& batch,
 }
 
 }  // namespace detail
-
-// ── One synapse for each pair ────────────────────────────────────────────────────────────────────
 
 template <DelayConfig C, class S = float>
 struct DelayedLinear {
@@ -268,135 +253,5 @@ struct DelayedLinear {
         });
   }
 };
-
-// ── A list of them ───────────────────────────────────────────────────────────────────────────────
-
-/// The synapses of each input side by side, by delay. Weights are not learned here.
-template <DelayConfig C, class S = float>
-class DelayLines {
- public:
-  static constexpr DelayConfig config = C;
-  static constexpr Index in = C.d_in, out = C.d_out, L = C.longest, ring_size = (L + 1) * out;
-  static_assert(in > 0 && out > 0, "DelayLines: .d_in and .d_out must be positive");
-  static_assert(L >= 0 && L <= 65535, "DelayLines: .longest must be 0 to 65535");
-  static_assert(ring_size < (Index{1} << 31), "DelayLines: the ring is too large");
-  using Scalar = S;
-  using Real = S;
-  using State = DelayState<Real, L, out>;
-  static constexpr bool work_depends_on_data = true;
-
-  /// `bias` [O], or none.
-  static Result<DelayLines> from(std::span<const DelayedSynapse> synapses,
-                                 std::span<const Real> bias = {}) {
-    if (!bias.empty() && bias.size() != std::size_t{out}) {
-      return Error{"DelayLines: bias", std::to_string(out), std::to_string(bias.size())};
-    }
-    std::vector<DelayedSynapse> sorted(synapses.begin(), synapses.end());
-    for (std::size_t k = 0; k < sorted.size(); ++k) {
-      const DelayedSynapse& s = sorted[k];
-      const auto wrong = [&](const char* what, Index last, Index found) {
-        return Error{"synapse " + std::to_string(k) + ": " + what, "0 to " + std::to_string(last),
-                     std::to_string(found)};
-      };
-      if (s.from < 0 || s.from >= in) return wrong("from", in - 1, s.from);
-      if (s.to < 0 || s.to >= out) return wrong("to", out - 1, s.to);
-      if (s.delay < 0 || s.delay > L) return wrong("delay", L, s.delay);
-      if (s.weight - s.weight != 0) {
-        return Error{"synapse " + std::to_string(k) + ": weight", "a number",
-                     std::to_string(s.weight)};
-      }
-    }
-    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
-      return a.from != b.from     ? a.from < b.from
-             : a.delay != b.delay ? a.delay < b.delay
-                                  : a.to < b.to;
-    });
-    DelayLines lines;
-    lines.bias_.assign(bias.begin(), bias.end());
-    for (const DelayedSynapse& s : sorted) {
-      ++lines.begin_[static_cast<std::size_t>(s.from) + 1];
-      lines.place_.push_back(static_cast<std::int32_t>(s.delay * out + s.to));
-      lines.weight_.push_back(static_cast<Real>(s.weight));
-    }
-    for (std::size_t i = 0; i < std::size_t{in}; ++i) lines.begin_[i + 1] += lines.begin_[i];
-    return lines;
-  }
-
-  Index synapses() const { return static_cast<Index>(weight_.size()); }
-
-  Sequence<Real, out> forward(SequenceView<Real, in> x, Batch<State> batch) const {
-    if (!batch.fits(x.rows())) return {};
-    const FlushDenormals guard;
-    return detail::run_delays<L, Real, in, out>(
-        x, batch, [&](const Real* x_t, Real* ring, std::int64_t& cursor, Real* y) {
-          one(x_t, ring, cursor, y);
-        });
-  }
-
-  Vector<Real, out> step(VectorView<Real, in> x, State& state) const noexcept {
-    const FlushDenormals guard;
-    Vector<Real, out> y;
-    one(x.data(), state.ring.data(), state.cursor, y.data());
-    return y;
-  }
-
- private:
-  void one(const Real* x, Real* ring, std::int64_t& cursor, Real* y) const noexcept {
-    const Index now = static_cast<Index>(cursor) * out;
-    for (Index i = 0; i < in; ++i) {
-      if (x[i] == Real(0)) continue;
-      const Index first = begin_[static_cast<std::size_t>(i)];
-      detail::send(x[i], place_.data() + first, weight_.data() + first,
-                   begin_[static_cast<std::size_t>(i) + 1] - first, now, ring_size, ring);
-    }
-    detail::arrive(ring, L, out, bias_.empty() ? nullptr : bias_.data(), cursor, y);
-  }
-
-  std::vector<Index> begin_ = std::vector<Index>(std::size_t{in} + 1, 0);
-  std::vector<std::int32_t> place_;  ///< delay · O + target
-  std::vector<Real> weight_, bias_;
-};
-
-// ── From one form to the other ───────────────────────────────────────────────────────────────────
-
-template <DelayConfig C, class Real>
-std::vector<DelayedSynapse> synapses_of(const DelayedLinear<C, Real>& layer) {
-  std::vector<DelayedSynapse> synapses;
-  for (Index k = 0; k < layer.weight.size; ++k) {
-    synapses.push_back({k / C.d_out, k % C.d_out, static_cast<Index>(layer.delay[k]),
-                        static_cast<double>(layer.weight[k])});
-  }
-  return synapses;
-}
-
-/// A tap of a causal convolution is a delay: the last one of 0, the one before it of 1.
-template <CausalConv1dConfig C, class Real>
-std::vector<DelayedSynapse> synapses_of(const CausalConv1d<C, Real>& conv) {
-  std::vector<DelayedSynapse> synapses;
-  for (Index k = 0; k < conv.weight.size; ++k) {
-    const Index tap = k % C.width, i = k / C.width % C.d_in, o = k / (C.width * C.d_in);
-    synapses.push_back(
-        {i, o, (C.width - 1 - tap) * C.dilation, static_cast<double>(conv.weight[k])});
-  }
-  return synapses;
-}
-
-/// The `count` with the largest weights, in the order in which they came; of equals, the first.
-inline std::vector<DelayedSynapse> strongest(std::vector<DelayedSynapse> synapses, Index count) {
-  const auto size = static_cast<Index>(synapses.size());
-  if (count >= size) return synapses;
-  std::vector<Index> order;
-  for (Index k = 0; k < size; ++k) order.push_back(k);
-  const auto strength = [&](Index k) {
-    return std::abs(synapses[static_cast<std::size_t>(k)].weight);
-  };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](Index a, Index b) { return strength(a) > strength(b); });
-  order.resize(static_cast<std::size_t>(std::max<Index>(count, 0)));
-  std::sort(order.begin(), order.end());
-  std::vector<DelayedSynapse> kept;
-  for (const Index k : order) kept.push_back(synapses[static_cast<std::size_t>(k)]);
-  return kept;
-}
 
 }  // namespace limen::inline LIMEN_ABI
