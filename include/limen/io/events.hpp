@@ -91,7 +91,7 @@ bool take_number(std::string_view& line, N& number) {
 }
 
 /// What a message shows of a line that was not understood.
-inline std::string shown(std::string_view line) {
+inline std::string line_shown(std::string_view line) {
   std::string text;
   for (const char c : line.substr(0, 40)) text += c >= ' ' && c <= '~' ? c : '?';
   return '"' + text + (line.size() > 40 ? "...\"" : "\"");
@@ -145,7 +145,8 @@ inline Result<EventStream> events_from_text(std::string_view text,
       if (word) line.remove_prefix(detail::events_word.size());
       if (!word || line.empty() || line.front() != ' ' || !detail::take_number(line, edition) ||
           edition != 1 || !detail::take_number(line, addresses) || !line.empty()) {
-        return Error{where(), "limen-events 1 and the number of addresses", detail::shown(whole)};
+        return Error{where(), "limen-events 1 and the number of addresses",
+                     detail::line_shown(whole)};
       }
       if (auto s = detail::check_addresses(addresses, where()); !s) return s.error();
       stream.addresses = static_cast<std::uint32_t>(addresses);
@@ -157,7 +158,7 @@ inline Result<EventStream> events_from_text(std::string_view text,
     int polarity = -1;
     if (!detail::take_number(line, e.time_us) || !detail::take_number(line, e.address) ||
         !detail::take_number(line, polarity) || !line.empty() || polarity < 0 || polarity > 1) {
-      return Error{where(), "a time, an address, and 0 or 1", detail::shown(whole)};
+      return Error{where(), "a time, an address, and 0 or 1", detail::line_shown(whole)};
     }
     e.up = polarity == 1;
     if (auto s = detail::check_event(e, before, stream.addresses, where); !s) return s.error();
