@@ -8,6 +8,7 @@
 /// on. On the way back a silent step hands the gradient of the membrane on and drops that of the
 /// spike.
 
+#include <limen/core/tensor.hpp>
 #include <limen/kernel/neurons.hpp>
 
 namespace limen::inline LIMEN_ABI {
