@@ -38,7 +38,7 @@ struct RecurrentState {
   Fixed<Real, D> s;  ///< last spikes
 };
 
-template <class Neuron, RecurrentConfig C = {}>
+template <class Neuron, RecurrentConfig C = RecurrentConfig{}>
 struct Recurrent {
   static_assert(Neuron::in == Neuron::out, "Recurrent: the neuron must be as wide out as in");
   static_assert(!std::is_empty_v<typename Neuron::State>,

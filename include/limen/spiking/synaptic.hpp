@@ -53,7 +53,7 @@ struct SynapticState : Neuron {
   }
 };
 
-template <class Neuron, SynapticConfig C = {}>
+template <class Neuron, SynapticConfig C = SynapticConfig{}>
 struct Synaptic {
   static_assert(C.decay >= 0 && C.decay <= 1, "Synaptic: .decay must be from 0 to 1");
   static_assert(C.learn_decay == Learned::no || (C.decay > 0 && C.decay < 1),
