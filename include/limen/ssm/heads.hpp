@@ -63,7 +63,7 @@ auto s_part(const Batch<State>& batch) {
 
 /// `g` null: no gate.  `r` [T H]: kept for the way back, or null.
 template <class Real, Index V, Index O, class W>
-auto read_out(const HeadNorm<Real, V>& norm, const W& o_proj, const Sequence<Real, O>& o,
+auto read_out(const limen::HeadNorm<Real, V>& norm, const W& o_proj, const Sequence<Real, O>& o,
               const Real* g, double eps, Real* r) {
   Sequence<Real, O> h(o.rows());
   norm.apply(o.data(), g, o.size(), eps, h.data(), r);
@@ -72,10 +72,10 @@ auto read_out(const HeadNorm<Real, V>& norm, const W& o_proj, const Sequence<Rea
 
 /// do, and dg to `dg` where there is a gate; adds to the gradients of w and W_o.
 template <class Real, Index V, Index O, Index D, class W>
-Sequence<Real, O> read_out_backward(const HeadNorm<Real, V>& norm, const W& o_proj,
+Sequence<Real, O> read_out_backward(const limen::HeadNorm<Real, V>& norm, const W& o_proj,
                                     SequenceView<Real, D> dy, const Sequence<Real, O>& o,
                                     const Real* g, double eps, const Real* r, Real* dg,
-                                    HeadNorm<Real, V>& d_norm, W& d_o_proj) {
+                                    limen::HeadNorm<Real, V>& d_norm, W& d_o_proj) {
   Sequence<Real, O> h(o.rows());
   norm.apply(o.data(), g, o.size(), eps, h.data(), nullptr);
   add_linear_weight_gradient<Real, D, O>(dy, h, d_o_proj);
