@@ -92,7 +92,6 @@ def makers(make):
         s = run(x)
         ds = torch.randn_like(s)
 
-
         def call():
             return torch.autograd.grad(s, x, ds, retain_graph=True)
 
