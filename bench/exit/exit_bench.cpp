@@ -8,14 +8,16 @@
 //                         `time`, `macs` saved as shares, `ratio` = time / macs
 //   exit.overhead.POLICY  asking and closing up alone; `share` of the network without exits
 //   exit.deadline         steps that have to be done at a random time: `late_p9999`, `late_most` in
-//                         ns, `stage` the longest way from an exit to the next, `misses` steps
-//                         later than that while nobody took the core away, `interrupted` all others
+//                         ns, `stage` the longest way from an exit to the next (median), `after`
+//                         steps later than asked, `misses` later than by a stage while nobody took
+//                         the core away, `interrupted` while somebody did
 
 #include <limen/compose/sequential.hpp>
 #include <limen/exit/budget.hpp>
 #include <limen/exit/caps.hpp>
 #include <limen/exit/exit_gates.hpp>
 #include <limen/exit/exit_macs.hpp>
+#include <limen/exit/step_times.hpp>
 #include <limen/nn/activation.hpp>
 #include <limen/nn/linear.hpp>
 
@@ -252,15 +254,18 @@ void part_ways(const std::vector<Sequence<float, 10>>& z, const Policy& policy,
   for (Index k = 0; k < 3; ++k) {
     const auto& logits = z[static_cast<std::size_t>(k)];
     Index stay = 0;
-    for (Index i = 0; i < live.count; ++i) {
-      const Index t = live.id[i];
-      if (leaves(policy, std::span<const float>(logits.row(t).data(), 10), k, live.memory_of(i),
-                 std::span<const float>(x.row(i).data(), std::size_t{D}))) {
-        std::copy_n(logits.row(t).data(), 10, left.logits.row_data(t));
-        left.exit[t] = k;
-      } else {
-        live.kept[stay++] = i;
-      }
+    for (Index i = 0, gone = 0; i < live.count; ++i) {
+      const bool leave =
+          leaves(policy, std::span<const float>(logits.row(live.id[i]).data(), 10), k,
+                 live.memory_of(i), std::span<const float>(x.row(i).data(), std::size_t{D}));
+      live.kept[stay] = live.gone[gone] = i;
+      stay += leave ? 0 : 1;
+      gone += leave ? 1 : 0;
+    }
+    for (Index j = 0; j < live.count - stay; ++j) {
+      const Index t = live.id[live.gone[j]];
+      std::copy_n(logits.row(t).data(), 10, left.logits.row_data(t));
+      left.exit[t] = k;
     }
     if (stay < live.count) {
       compact_rows(x.matrix(), live.kept.data(), stay);
@@ -308,35 +313,30 @@ long switches() {
 
 template <Index D>
 void deadline(benchmark::State& state) {
+  constexpr double safe = 0.9999;
   const Bed<D> b(64);
-  // ns from each exit to the next, and to the first, as steps take them
-  std::array<std::vector<double>, 4> at;
+  const auto times = measure_step_times(b.net, SequenceView<float, D>(b.x), 100000);
+  const Deadline<> plan{.until = {}, .next_ns = times.next_ns(safe)};
+  const double first = times.least_ns(safe);
+  double stage = 0, whole = first;
+  for (std::size_t k = 0; k < 4; ++k) stage = std::max(stage, times.quantile(k, 0.5));
+  for (std::size_t k = 1; k < 4; ++k) whole += times.quantile(k, safe);
   typename Net<D>::State none{};
-  for (int i = 0; i < 4000; ++i) {
-    for (Index k = 0; k < 4; ++k) {
-      const auto ns = ns_of(
-          [&] { b.net.step(b.x.row(i % 64), none, [k](auto, Index exit) { return exit == k; }); });
-      at[static_cast<std::size_t>(k)].push_back(ns);
-    }
-  }
-  std::array<double, 4> to{};
-  for (std::size_t k = 0; k < 4; ++k) to[k] = median(at[k]);
-  const Deadline<> plan{.until = {}, .next_ns = {to[1] - to[0], to[2] - to[1], to[3] - to[2]}};
-  const double stage = std::max({to[0], to[1] - to[0], to[2] - to[1], to[3] - to[2]});
   Random random(3);
   std::vector<double> late;
-  double misses = 0, interrupted = 0, exits = 0;
+  double after = 0, misses = 0, interrupted = 0, exits = 0;
   long before = switches();
   for (auto _ : state) {
     auto policy = plan;
     const Index row = static_cast<Index>(random.below(64));
     const auto start = Time::now();
     policy.until =
-        start + std::chrono::nanoseconds(static_cast<long>(random.uniform(to[0], 1.1 * to[3])));
+        start + std::chrono::nanoseconds(static_cast<long>(random.uniform(first, 1.1 * whole)));
     const auto left = b.net.step(b.x.row(row), none, policy);
     const double by = Ns(Time::now() - policy.until).count();
     exits += static_cast<double>(left.exit);
     late.push_back(by);
+    after += by > 0 ? 1 : 0;
     if (by > stage) {
       const long now = switches();
       (now > before ? interrupted : misses) += 1;
@@ -350,6 +350,7 @@ void deadline(benchmark::State& state) {
   state.counters["late_p9999"] = late[static_cast<std::size_t>(0.9999 * (n - 1))];
   state.counters["late_most"] = late.back();
   state.counters["stage"] = stage;
+  state.counters["after"] = after;
   state.counters["misses"] = misses;
   state.counters["interrupted"] = interrupted;
   state.counters["depth"] = exits / n;

@@ -239,6 +239,7 @@
 #include <limen/nn/taps.hpp>
 #include <limen/nn/weight.hpp>
 #include <limen/probe/alignment.hpp>
+#include <limen/probe/attention_clamp.hpp>
 #include <limen/probe/attribution.hpp>
 #include <limen/probe/causal_trace.hpp>
 #include <limen/probe/clamp.hpp>

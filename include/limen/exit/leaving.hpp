@@ -92,14 +92,14 @@ struct Leaving {
   template <Index k, Index D>
   void part_ways(const Logits& z, Sequence<Real, D>& x) {
     Index stay = 0;
-    for (Index i = 0; i < live.count; ++i) {
-      if (leaves(policy, logits(z, i), k, live.memory_of(i),
-                 std::span<const Real>(x.row(i).data(), std::size_t{D}))) {
-        write(z, i, k);
-      } else {
-        live.kept[stay++] = i;
-      }
+    for (Index i = 0, gone = 0; i < live.count; ++i) {  // no jump: it would be guessed wrong
+      const bool leave = leaves(policy, logits(z, i), k, live.memory_of(i),
+                                std::span<const Real>(x.row(i).data(), std::size_t{D}));
+      live.kept[stay] = live.gone[gone] = i;
+      stay += leave ? 0 : 1;
+      gone += leave ? 1 : 0;
     }
+    for (Index j = 0; j < live.count - stay; ++j) write(z, live.gone[j], k);
     if constexpr (has_cap<Policy>) {
       const Index most = policy.may_stay({left.count.data(), std::size_t{k}}, live.count, k);
       if (stay > most) stay = send_away(z, k, stay, std::max<Index>(most, 0));

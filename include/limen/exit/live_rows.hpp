@@ -15,7 +15,7 @@ template <class Memory>
 struct LiveRows {
   Index count;
   Index sequences;
-  Buffer<Index> id, kept;
+  Buffer<Index> id, kept, gone;
   Buffer<Index> offsets;  ///< none where the batch has none
   Buffer<Memory> memory;  ///< of the policy
 
@@ -25,6 +25,7 @@ struct LiveRows {
         sequences(batch.count()),
         id(rows),
         kept(rows),
+        gone(rows),
         offsets(batch.offsets() == nullptr ? 0 : batch.count() + 1),
         memory(std::is_empty_v<Memory> ? 1 : rows) {
     for (Index t = 0; t < rows; ++t) id[t] = t;
