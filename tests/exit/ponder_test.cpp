@@ -108,6 +108,12 @@ TEST_CASE("A row stops at the median, where it is likely, or by its own coin", "
   for (Index t = 0; t < 10; ++t) REQUIRE(few.steps[t] == sampled.steps[t]);
 }
 
+TEST_CASE("A row stops at the step at which half of its chances are spent", "[exit][ponder]") {
+  Ponder<PonderConfig{.most = 3}, Scripted<3, 2>> net;  // logit 0: halting 1/2
+  REQUIRE(net.run(Sequence<double, 1>::zeros(1)).steps[0] == 1);
+  REQUIRE(net.run(Sequence<double, 1>::zeros(1), Halting::likely).steps[0] == 1);
+}
+
 TEST_CASE("What runs is the step of the training forward at which it stopped", "[exit][ponder]") {
   using Net = Ponder<PonderConfig{.most = 6}, Thinker<3, 8, 4>>;
   Random random(4);
