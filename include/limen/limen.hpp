@@ -289,6 +289,7 @@
 #include <limen/spiking/step_number.hpp>
 #include <limen/spiking/surrogate.hpp>
 #include <limen/spiking/synaptic.hpp>
+#include <limen/spiking/temporal_batch_norm.hpp>
 #include <limen/ssm/decay_rates.hpp>
 #include <limen/ssm/delta_net.hpp>
 #include <limen/ssm/discretize.hpp>
