@@ -258,7 +258,7 @@ struct CrossAttention {
     detail::Attending<Real> a;
     a.rule.query_heads = H;
     a.rule.key_heads = K;
-    a.rule.scale = static_cast<Real>(C.scale);
+    a.rule.scale = static_cast<Real>(config.scale);
     return a;
   }
   /// f(i, row) for the keys that have an offset; `first`: which row of the context keys begin with.

@@ -186,11 +186,11 @@ struct DynamicPerceiver {
       .d_model = D, .n_heads = C.heads, .capacity = 1, .out_bias = true, .key_offsets = C.cells};
   static constexpr AttentionConfig among{
       .d_model = D, .n_heads = C.self_heads, .causal = false, .out_bias = true};
-  static constexpr LayerNormConfig norm{.d = D, .eps = C.eps};
+  static constexpr LayerNormConfig norm{.d = D, .eps = config.eps};
   using Self = Sequential<Residual<Sequential<LayerNorm<norm, S>, Attention<among, S>>>,
-                          detail::PerceiverMlp<D, C.widening * D, C.eps, S>>;
-  using ToCells = detail::PerceiverCross<asks_latents, C.eps, S>;
-  using ToLatents = detail::PerceiverCross<asks_cells, C.eps, S>;
+                          detail::PerceiverMlp<D, C.widening * D, config.eps, S>>;
+  using ToCells = detail::PerceiverCross<asks_latents, config.eps, S>;
+  using ToLatents = detail::PerceiverCross<asks_cells, config.eps, S>;
   using Latents = Repeat<C.self_layers, Self>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────

@@ -134,7 +134,7 @@ struct GraphAttention {
   }
 
  private:
-  static constexpr double slope = C.slope;
+  static constexpr double slope = config.slope;
 
   /// Σ_c a x of each head and row.
   static Buffer<Real> dots(MatrixView<const Real> x, const Tensor<Real, 1, H, K>& a) {

@@ -128,7 +128,7 @@ struct GraphAttentionV2 {
 
  private:
   static constexpr bool says = C.d_edge > 0 || C.relations > 0;
-  static constexpr double slope = C.slope;
+  static constexpr double slope = config.slope;
 
   EdgeRows<Real> rows_of(const Cache& cache) const {
     return detail::edge_rows<C>(*this, cache.edges, cache.f);

@@ -225,7 +225,8 @@ struct LinearAttention {
   detail::RandomFeatures<Real> random_features() const noexcept { return {features.matrix(), H}; }
 
   static void map(const Real* from, Real* to, Index n) noexcept {
-    simd::transform(from, to, n, [](const auto& v) { return detail::feature<C.map>(v, C.floor); });
+    simd::transform(from, to, n,
+                    [](const auto& v) { return detail::feature<C.map>(v, config.floor); });
   }
   /// The gradient of what went into φ; `of_rows`: it was a softmax over the channels of a head.
   Sequence<Real, H * d> map_back(const Sequence<Real, H * d>& before,
@@ -260,7 +261,7 @@ struct LinearAttention {
     for (Index i = 0; i < sums.rows * H; ++i) {
       const Real* const s = sums.data + i * P;
       Real by = 1;
-      if constexpr (C.normalize) by = 1 / (s[d] + static_cast<Real>(C.eps));
+      if constexpr (C.normalize) by = 1 / (s[d] + static_cast<Real>(config.eps));
       for (Index p = 0; p < d; ++p) o.data[i * d + p] = s[p] * by;
     }
   }
@@ -270,7 +271,8 @@ struct LinearAttention {
       const Real *const down = d_o.data() + i * d, *const o = c.o.data() + i * d;
       Real* const to = ds.data() + i * P;
       Real by = 1, along = 0;
-      if constexpr (C.normalize) by = 1 / (c.sums.data()[i * P + d] + static_cast<Real>(C.eps));
+      if constexpr (C.normalize)
+        by = 1 / (c.sums.data()[i * P + d] + static_cast<Real>(config.eps));
       for (Index p = 0; p < d; ++p) {
         to[p] = down[p] * by;
         along += down[p] * o[p];

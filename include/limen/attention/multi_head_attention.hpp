@@ -231,8 +231,8 @@ struct Attention {
  private:
   // Constants of their own: of a config that holds others, clang 16 reads fields wrongly at run
   // time.
-  static constexpr Real scale = static_cast<Real>(l2 && C.scale == 0 ? 1 : C.scale),
-                        cap = static_cast<Real>(C.soft_cap);
+  static constexpr Real scale = static_cast<Real>(l2 && config.scale == 0 ? 1 : config.scale),
+                        cap = static_cast<Real>(config.soft_cap);
   static constexpr bool causal = C.causal;
   static constexpr Index window = C.window, first = C.first;
 

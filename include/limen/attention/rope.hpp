@@ -85,9 +85,11 @@ RopeRule rope_rule() noexcept {
   static_assert(R % 2 == 0 && R <= d && R <= 2 * most_rope_pairs,
                 "rope: .width must be even, at most a head wide");
   static_assert(C.factor > 0, "rope: .factor must be positive");
-  const bool longer = C.scaling == RopeScaling::yarn && C.factor > 1;
-  const double scale = C.scale > 0 ? C.scale : (longer ? 0.1 * std::log(C.factor) + 1 : 1.0);
-  return {rope_table<C, R>.data(), R, d, C.neighbours, scale};
+  static constexpr RopeConfig config = C;
+  const bool longer = config.scaling == RopeScaling::yarn && config.factor > 1;
+  const double scale =
+      config.scale > 0 ? config.scale : (longer ? 0.1 * std::log(config.factor) + 1 : 1.0);
+  return {rope_table<C, R>.data(), R, d, config.neighbours, scale};
 }
 
 }  // namespace limen::inline LIMEN_ABI

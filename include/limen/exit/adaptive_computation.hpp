@@ -144,7 +144,7 @@ struct AdaptiveComputation {
     if (!batch.fits(dy.rows()) || !fits_cache(dy.rows(), cache.steps.size())) return {};
     const FlushDenormals guard;
     const Index rows = dy.rows();
-    const double price = rows > 0 ? C.tau / static_cast<double>(rows) : 0;
+    const double price = rows > 0 ? config.tau / static_cast<double>(rows) : 0;
     auto ds = Sequence<Real, D>::zeros(rows * M);
     for (Index t = 0; t < rows; ++t) {
       const Index last = cache.steps[t] - 1;
@@ -181,7 +181,7 @@ struct AdaptiveComputation {
     double a = static_cast<double>(urgency[0]);
     for (Index d = 0; d < D; ++d) a += static_cast<double>(halt[d]) * static_cast<double>(s[d]);
     const double lambda = 1 / (1 + std::exp(-a));
-    const bool done = sum + lambda >= 1 - C.epsilon || n == M;
+    const bool done = sum + lambda >= 1 - config.epsilon || n == M;
     const Real p = static_cast<Real>(done ? 1 - sum : lambda);
     for (Index d = 0; d < D; ++d) y[d] += p * s[d];
     sum += lambda;

@@ -68,7 +68,7 @@ struct ChannelGate {
   static constexpr Index I = C.d_in, O = C.d_out, P = C.positions, in = P * I, out = O;
   /// Channels that `top` keeps:  ceil(δ O)
   static constexpr Index kept = [] {
-    const double share = C.density * static_cast<double>(O);
+    const double share = config.density * static_cast<double>(O);
     const auto whole = static_cast<Index>(share);
     return static_cast<double>(whole) < share ? whole + 1 : whole;
   }();
@@ -90,7 +90,7 @@ struct ChannelGate {
   static ChannelGate initialized(Random& random) {
     ChannelGate gate;
     fill_fan_in(gate.weight, random);
-    fill(gate.bias, C.bias);
+    fill(gate.bias, config.bias);
     return gate;
   }
 
@@ -121,7 +121,7 @@ struct ChannelGate {
     double cost = 0;         ///< mean Σ r(e)
     bool noisy = false;
 
-    double loss() const { return C.price * cost; }
+    double loss() const { return config.price * cost; }
   };
 
   Sequence<Real, O> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const
@@ -131,7 +131,7 @@ struct ChannelGate {
     cache.u = Sequence<Real, I>(x.rows());
     cache.e = Sequence<Real, O>(x.rows());
     Sequence<Real, O> g(x.rows());
-    cache.pull = Sequence<Real, O>(C.price > 0 ? x.rows() : 0);
+    cache.pull = Sequence<Real, O>(config.price > 0 ? x.rows() : 0);
     cache.cost = 0;
     cache.noisy = draws && batch.context != nullptr && batch.context->random != nullptr;
     Random random = cache.noisy ? batch.context->random->split() : Random();
@@ -139,7 +139,7 @@ struct ChannelGate {
       features(x.row(t).data(), cache.u.row_data(t));
       Real* const e = cache.e.row_data(t);
       logits(cache.u.row(t), e);
-      if constexpr (C.price > 0) cache.cost += cost(e, x.rows(), cache.pull.row_data(t));
+      if constexpr (config.price > 0) cache.cost += cost(e, x.rows(), cache.pull.row_data(t));
       for (Index o = 0; cache.noisy && o < O; ++o) {
         const double u = std::fma(random.uniform(), 1 - 0x1p-53, 0x1p-54);  // never 0 or 1
         e[o] += static_cast<Real>(std::log(u) - std::log1p(-u));
@@ -164,7 +164,8 @@ struct ChannelGate {
       for (Index t = 0; t < de.rows(); ++t) {
         slope(cache.e.row(t).data(), cache.noisy, de.row_data(t));
       }
-      if constexpr (C.price > 0) add_rows<Real>(std::as_const(cache.pull).matrix(), de.matrix());
+      if constexpr (config.price > 0)
+        add_rows<Real>(std::as_const(cache.pull).matrix(), de.matrix());
       add_linear_weight_gradient<Real, O, I>(de, cache.u, gradient.weight);
       add_bias_gradient<Real, O>(de, gradient.bias);
       const auto ds = linear_input_gradient<Real, O, I>(de, weight);
@@ -251,19 +252,19 @@ struct ChannelGate {
   /// Σ r(e) / T; its slope times the price to `pull`.
   static double cost(const Real* e, Index rows, Real* pull) noexcept {
     const double T = static_cast<double>(rows);
-    const double shift = C.kind == GateKind::hard_concrete ? C.tau * std::log(0.1 / 1.1) : 0;
+    const double shift = C.kind == GateKind::hard_concrete ? config.tau * std::log(0.1 / 1.1) : 0;
     double sum = 0;
     for (Index o = 0; o < O; ++o) {
       const double a = static_cast<double>(e[o]), s = 1 / (1 + std::exp(shift - a));
       const bool top = C.kind == GateKind::top;
       sum += (top ? std::max(a, 0.0) : s) / T;
-      pull[o] = static_cast<Real>(C.price / T * (top ? (a > 0 ? 1 : 0) : s * (1 - s)));
+      pull[o] = static_cast<Real>(config.price / T * (top ? (a > 0 ? 1 : 0) : s * (1 - s)));
     }
     return sum;
   }
 
   static constexpr bool draws = C.kind == GateKind::gumbel || C.kind == GateKind::hard_concrete;
-  static constexpr Real temperature = draws ? static_cast<Real>(C.tau) : Real(1);
+  static constexpr Real temperature = draws ? static_cast<Real>(config.tau) : Real(1);
 
   struct Least {
     Real value;    ///< the smallest that is kept

@@ -96,7 +96,7 @@ double add_distillation(MatrixView<const Real> z, const Sequence<Real, C>& q, do
                         MatrixView<Real> dz, double scale) {
   Sequence<Real, C> softer(z.rows), d(z.rows);
   copy_rows<Real>(z, softer.matrix());
-  scale_row(softer.data(), softer.size(), 1 / tau);
+  scale_scores(softer.data(), softer.size(), 1 / tau);
   const auto& given = softer;
   const double loss = kl_divergence<Real>(given.matrix(), q.matrix(), d.matrix(), scale * tau);
   add_rows<Real>(d.matrix(), dz);
@@ -130,7 +130,7 @@ Loss<Real, D> exit_loss(SequenceView<Real, D> y, std::span<const int> labels,
       continue;
     }
     std::copy_n(y.row(t).data() + (K - 1) * C, C, to);
-    detail::scale_row(to, C, 1 / tau);
+    detail::scale_scores(to, C, 1 / tau);
     softmax_row(to, to, C);
   }
   for (Index k = 0; k < K; ++k) {

@@ -134,7 +134,7 @@ struct GatedConv<C, S> {
     FilterLoss<Real, O> own{};  ///< of the filter, where it learns jointly
 
     /// What backward adds to the task's loss.
-    double loss() const { return gate.loss() + C.joint * own.value; }
+    double loss() const { return gate.loss() + config.joint * own.value; }
   };
 
   Sequence<Real, out> forward(Sequence<Real, in> x, Batch<State> batch, Cache& cache) const {
@@ -143,7 +143,7 @@ struct GatedConv<C, S> {
     cache.z = conv.forward(std::move(x), batch, cache.conv);
     if constexpr (C.norm) cache.z = norm.forward(std::move(cache.z), batch, cache.norm);
     activate(Activation::relu, cache.z.data(), cache.z.data(), cache.z.size());
-    if constexpr (C.joint > 0) cache.own = own_loss(cache, target);
+    if constexpr (config.joint > 0) cache.own = own_loss(cache, target);
     Sequence<Real, out> y = cache.z;
     multiply(cache.g, y);
     return y;
@@ -167,7 +167,7 @@ struct GatedConv<C, S> {
     auto dx = conv.backward(dz, batch, cache.conv, gradient.conv);
     const auto dx_gate = gate.backward(dg, batch, cache.gate, gradient.gate);
     if (dx.rows() == dx_gate.rows()) add_rows(dx_gate.matrix(), dx.matrix());
-    if constexpr (C.joint > 0) {
+    if constexpr (config.joint > 0) {
       if (cache.own.de.rows() == dx.rows()) learn_jointly(cache, gradient, dx);
     }
     return dx;
@@ -205,7 +205,7 @@ struct GatedConv<C, S> {
   /// du = de W,  dx_p += u ⊙ (du - u · du) / (pixels of x)
   void learn_jointly(const Cache& cache, GatedConv& gradient, Sequence<Real, in>& dx) const {
     auto de = cache.own.de;
-    teach(cache, de, C.joint, gradient);
+    teach(cache, de, config.joint, gradient);
     const auto du = linear_input_gradient<Real, O, I>(de, gate.weight);
     for (Index t = 0; t < dx.rows(); ++t) {
       Real both = 0;

@@ -203,7 +203,7 @@ Loss<Real, D> jei_head_loss(const ExitGates<G, Real>& gates, SequenceView<Real, 
     }
     loss.value += by * weighted;
     for (Index l = 0; l < G; ++l) {
-      detail::scale_row(dz + l * C, C, by * p[static_cast<std::size_t>(l)]);
+      detail::scale_scores(dz + l * C, C, by * p[static_cast<std::size_t>(l)]);
     }
   }
   return loss;

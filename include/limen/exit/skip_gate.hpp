@@ -160,7 +160,8 @@ struct SkipGate {
     if (!fits_cache(dy.rows(), cache.m.size())) return {};
     const FlushDenormals guard;
     const Index rows = dy.rows();
-    const Real price = rows > 0 ? static_cast<Real>(C.price / static_cast<double>(rows)) : Real(0);
+    const Real price =
+        rows > 0 ? static_cast<Real>(config.price / static_cast<double>(rows)) : Real(0);
     Sequence<Real, D> df(rows), dx(rows);
     Sequence<Real, 1> da(rows);
     for (Index t = 0; t < rows; ++t) {
@@ -204,7 +205,7 @@ struct SkipGate {
     const Index rows = a.rows();
     cache.m = Buffer<Real>(rows);
     cache.slope = Buffer<Real>(rows);
-    cache.price = C.price;
+    cache.price = config.price;
     cache.open = 0;
     Random* const random = context != nullptr ? context->random : nullptr;
     for (Index t = 0; t < rows; ++t) {
@@ -214,7 +215,7 @@ struct SkipGate {
           const double u = std::fma(random->uniform(), 1 - 0x1p-53, 0x1p-54);  // neither 0 nor 1
           v += static_cast<Real>(std::log(u) - std::log1p(-u));
         }
-        by = static_cast<Real>(1 / C.tau);
+        by = static_cast<Real>(1 / config.tau);
       }
       const Real s = sigmoid(v * by);
       cache.m[t] = soft ? s : Real(v > 0);

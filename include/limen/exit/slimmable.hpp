@@ -109,7 +109,8 @@ struct Slimmable<C, S> {
       if (l == L) return;
       const Index n = (l * K + k) * H;
       normalize_columns<Real>(to, running_mean.data() + n, running_var.data() + n,
-                              scale.data() + affine(l, k), shift.data() + affine(l, k), C.eps, to);
+                              scale.data() + affine(l, k), shift.data() + affine(l, k), config.eps,
+                              to);
       detail::activate_rows(Activation::relu, to);
     });
   }
@@ -160,7 +161,7 @@ struct Slimmable<C, S> {
         product_nt<Real>(from, weight(*this, l, k), z);
         column_moments<Real>(z, c.mean.data(), c.var.data());
         normalize_columns<Real>(z, c.mean.data(), c.var.data(), scale.data() + affine(l, k),
-                                shift.data() + affine(l, k), C.eps, h);
+                                shift.data() + affine(l, k), config.eps, h);
         detail::activate_rows(Activation::relu, h);
         from = h;
       }
@@ -233,8 +234,8 @@ struct Slimmable<C, S> {
 
   void norm_back(Index l, Index k, const Layer& c, MatrixView<const Real> dh, MatrixView<Real> dz,
                  Slimmable& gradient) const {
-    detail::slim_norm_back<Real>(dh, c.z.data(), c.mean.data(), c.var.data(), C.eps, dh.rows, *this,
-                                 affine(l, k), (l * K + k) * H, dz, gradient);
+    detail::slim_norm_back<Real>(dh, c.z.data(), c.mean.data(), c.var.data(), config.eps, dh.rows,
+                                 *this, affine(l, k), (l * K + k) * H, dz, gradient);
   }
 };
 

@@ -152,7 +152,7 @@ struct SlimmableConv<C, S> {
         });
         column_moments<Real>(z, c.mean.data(), c.var.data());
         normalize_columns<Real>(z, c.mean.data(), c.var.data(), scale.data() + affine(l, k),
-                                shift.data() + affine(l, k), C.eps, h);
+                                shift.data() + affine(l, k), config.eps, h);
         detail::activate_rows(Activation::relu, h);
         from = c.h.data();
       }
@@ -190,8 +190,8 @@ struct SlimmableConv<C, S> {
         for (Index i = 0; i < rows * n; ++i) dh[i] = c.h[i] > 0 ? dh[i] : 0;
         Buffer<Real> dz(rows * n);
         detail::slim_norm_back<Real>({dh.data(), rows, n, n}, c.z.data(), c.mean.data(),
-                                     c.var.data(), C.eps, T, *this, affine(l, k), (l * K + k) * H,
-                                     {dz.data(), rows, n, n}, gradient);
+                                     c.var.data(), config.eps, T, *this, affine(l, k),
+                                     (l * K + k) * H, {dz.data(), rows, n, n}, gradient);
         const Index size = l == 0 ? in : Shape::positions(l - 1) * n;
         Buffer<Real> below(l == 0 ? 0 : T * size);
         for (Real& v : below) v = 0;
@@ -269,7 +269,8 @@ struct SlimmableConv<C, S> {
       if (l == L) return;
       const Index s = (l * K + k) * H;
       normalize_columns<Real>(to, running_mean.data() + s, running_var.data() + s,
-                              scale.data() + affine(l, k), shift.data() + affine(l, k), C.eps, to);
+                              scale.data() + affine(l, k), shift.data() + affine(l, k), config.eps,
+                              to);
       detail::activate_rows(Activation::relu, to);
     });
   }

@@ -34,7 +34,8 @@ struct Slimmable<C, S> {
           Real by = 1, b = 0;
           if (l < L) {
             const Index n = (l * K + k) * H + o, a = Learned::affine(l, k) + o;
-            by = learned.scale[a] / std::sqrt(learned.running_var[n] + static_cast<Real>(C.eps));
+            by = learned.scale[a] /
+                 std::sqrt(learned.running_var[n] + static_cast<Real>(Learned::config.eps));
             b = learned.shift[a] - by * learned.running_mean[n];
           } else {
             b = learned.bias[o];

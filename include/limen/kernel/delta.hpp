@@ -34,6 +34,7 @@ class DeltaChunk {
 
   static void few_rows(const StateInputs<Real>& x, Index h0, Index h1, Real* state,
                        MatrixView<Real> y) {
+    if (y.rows == 0) return;
     const Index size = x.state_size();
     Buffer<Real> rest(state == nullptr ? size : 0);
     for (Index h = h0; h < h1; ++h) {

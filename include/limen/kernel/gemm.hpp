@@ -312,6 +312,7 @@ void product_nn(std::type_identity_t<MatrixView<const Real>> x,
 template <class Real>
 void add_product_tn(std::type_identity_t<MatrixView<const Real>> x,
                     std::type_identity_t<MatrixView<const Real>> z, MatrixView<Real> y) {
+  if (x.rows == 0) return;
   using Product = detail::Product<Real>;
   detail::multiply(
       Product{x.data, 1, x.stride, Product::Form::rows, z, z.rows, y, {.accumulate = true}});

@@ -112,6 +112,7 @@ StateScan<Real> state_scan_job(const StateInputs<Real>& x, Index h, Real* state,
 template <bool Keyed, class Real>
 void scan_few_rows(const StateInputs<Real>& x, Index h0, Index h1, Real* state,
                    MatrixView<Real> y) {
+  if (y.rows == 0) return;
   const Index size = x.state_size();
   Buffer<Real> rest(state == nullptr ? size : 0);
   for (Index h = h0; h < h1; ++h) {

@@ -68,7 +68,7 @@ struct CapacityRouter {
   /// C for so many rows; 0: there is room for none.
   static constexpr Index capacity(Index rows) {
     const double all = static_cast<double>(C.count_choices ? rows * K : rows);
-    const double wanted = C.factor * all / static_cast<double>(E);
+    const double wanted = config.factor * all / static_cast<double>(E);
     const Index whole = static_cast<Index>(wanted);
     const double rest = wanted - static_cast<double>(whole);
     const bool more = C.rounding == CapacityRounding::up

@@ -68,7 +68,7 @@ struct ContrastiveRouter {
   static constexpr Index D = C.d_model, E = C.n_experts, K = C.top_k, in = D;
   static constexpr Index H = C.d_hidden > 0 ? C.d_hidden : E;
   static constexpr Index experts = E, slots = K;
-  static constexpr bool causal = true, uses_every_slot = true, contrasts = C.contrast > 0;
+  static constexpr bool causal = true, uses_every_slot = true, contrasts = config.contrast > 0;
   using Scalar = real_of<S>;
   using Real = Scalar;
   template <class T>
@@ -76,7 +76,7 @@ struct ContrastiveRouter {
   using Scores =
       TopKRouter<TopKRouterConfig{.d_model = H, .n_experts = E, .top_k = K, .losses = C.losses}, S>;
   template <Index... Dims>
-  using Copy = Optional<contrasts, Follower<Real, FollowRate{C.follow}, Dims...>>;
+  using Copy = Optional<contrasts, Follower<Real, FollowRate{config.follow}, Dims...>>;
 
   Weight<S, H, D> hidden;                         ///< A
   Scores scores;                                  ///< W
@@ -216,7 +216,7 @@ struct ContrastiveRouter {
   double half(Index n, const Sequence<Real, E>& r, Index mine, const Sequence<Real, E>& other,
               Index theirs, Sequence<Real, E>& dr, Buffer<Real>& dmatch) const {
     double loss = 0;
-    const double scale = C.contrast / (2 * static_cast<double>(n));
+    const double scale = config.contrast / (2 * static_cast<double>(n));
     Buffer<Real> s(n);
     for (Index i = 0; i < n; ++i) {
       Real rm[E] = {};  // r_i M

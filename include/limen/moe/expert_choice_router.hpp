@@ -57,7 +57,7 @@ struct ExpertChoiceRouter {
 
   /// C for a sequence of so many rows.
   static constexpr Index capacity(Index rows) {
-    const double wanted = C.capacity * static_cast<double>(rows) / static_cast<double>(E);
+    const double wanted = config.capacity * static_cast<double>(rows) / static_cast<double>(E);
     const Index whole = static_cast<Index>(wanted);
     return std::min(rows, whole + (wanted > static_cast<double>(whole)));
   }

@@ -65,7 +65,8 @@ struct JitterRouter {
   bool route(SequenceView<Real, in> x, const RoutingRun& run, Chosen& chosen, Cache& cache) const
     requires TrainableRouter<R>
   {
-    const bool draws = run.context != nullptr && run.context->random != nullptr && C.amount > 0;
+    const bool draws =
+        run.context != nullptr && run.context->random != nullptr && config.amount > 0;
     cache.u = cache.x = {};
     if (draws) {
       cache.u = Sequence<Real, in>(x.rows());
@@ -73,7 +74,8 @@ struct JitterRouter {
       for (Index t = 0; t < x.rows(); ++t) {
         for (Index d = 0; d < in; ++d) {
           const bool noisy = d < in - own;
-          const double u = noisy ? run.context->random->uniform(1 - C.amount, 1 + C.amount) : 1;
+          const double u =
+              noisy ? run.context->random->uniform(1 - config.amount, 1 + config.amount) : 1;
           cache.u(t, d) = static_cast<Real>(u);
           cache.x(t, d) = x(t, d) * cache.u(t, d);
         }

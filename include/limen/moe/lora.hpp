@@ -170,7 +170,7 @@ struct Lora {
   }
 
  private:
-  static constexpr double scale = C.alpha / static_cast<double>(R);  ///< c
+  static constexpr double scale = config.alpha / static_cast<double>(R);  ///< c
 
   /// Rows or one vector.
   template <class U>

@@ -141,10 +141,10 @@ struct MixtureOfDepths {
     if (cache.f.rows() != plan.count(0)) return {};
     add_weighted(plan, cache.f, cache.r, y);
     cache.predict = 0;
-    for (Index t = 0; C.predict != 0 && t < y.rows(); ++t) {
+    for (Index t = 0; config.predict != 0 && t < y.rows(); ++t) {
       const double r = static_cast<double>(cache.r(t, 0)), chosen = passed(plan, t);
       const double entropy = std::max(r, 0.0) - chosen * r + std::log1p(std::exp(-std::abs(r)));
-      cache.predict += C.predict * entropy / static_cast<double>(y.rows());
+      cache.predict += config.predict * entropy / static_cast<double>(y.rows());
     }
     return y;
   }
@@ -171,10 +171,10 @@ struct MixtureOfDepths {
       for (Index d = 0; d < D; ++d) dx(t, d) += dmine(i, d);
     }
     for (Index t = 0; t < dy.rows(); ++t) {
-      if constexpr (C.predict != 0) {
+      if constexpr (config.predict != 0) {
         const double s = 1 / (1 + std::exp(-static_cast<double>(cache.r(t, 0))));
-        dr(t, 0) +=
-            static_cast<Real>(C.predict * (s - passed(plan, t)) / static_cast<double>(dy.rows()));
+        dr(t, 0) += static_cast<Real>(config.predict * (s - passed(plan, t)) /
+                                      static_cast<double>(dy.rows()));
       }
       for (Index d = 0; d < D; ++d) {
         dx(t, d) += dr(t, 0) * router[d];
@@ -211,8 +211,8 @@ struct MixtureOfDepths {
     for (Index b = 0; !C.threshold && b < batch.count(); ++b) {
       const Index first = batch.begin(b), end = batch.end(b, rows);
       if (first == end) continue;
-      const Index taken =
-          std::max(Index{1}, static_cast<Index>(C.capacity * static_cast<double>(end - first)));
+      const Index taken = std::max(
+          Index{1}, static_cast<Index>(config.capacity * static_cast<double>(end - first)));
       Index* const from = order.data() + first;
       std::nth_element(from, from + taken, order.data() + end, [&](Index a, Index c) {
         const Real ra = r(a, 0), rc = r(c, 0);

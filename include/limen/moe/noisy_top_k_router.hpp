@@ -62,7 +62,7 @@ struct NoisyTopKRouter {
   template <class T>
   using with_scalar = NoisyTopKRouter<C, T>;
 
-  static constexpr bool deep = C.d_hidden > 0, learns_noise = C.fixed_noise == 0;
+  static constexpr bool deep = C.d_hidden > 0, learns_noise = config.fixed_noise == 0;
   static constexpr Index H = deep ? C.d_hidden : D;  ///< columns of W
 
   Optional<deep, Weight<S, H, D>> hidden;         ///< A
@@ -194,11 +194,11 @@ struct NoisyTopKRouter {
       slope = s;
       activate(Activation::sigmoid, s.data(), slope.data(), s.size());
       activate(Activation::softplus, s.data(), s.data(), s.size());
-      for (Index i = 0; i < s.size(); ++i) s.data()[i] += static_cast<Real>(C.least_noise);
+      for (Index i = 0; i < s.size(); ++i) s.data()[i] += static_cast<Real>(config.least_noise);
       return s;
     } else {
       Sequence<Real, E> s(x.rows());
-      std::fill_n(s.data(), s.size(), static_cast<Real>(C.fixed_noise));
+      std::fill_n(s.data(), s.size(), static_cast<Real>(config.fixed_noise));
       return s;
     }
   }
@@ -251,7 +251,7 @@ struct NoisyTopKRouter {
     for (Index i = 0; i < count; ++i) {
       v[chosen.expert[i]] += static_cast<double>(chosen.weight.data()[i]);
     }
-    const double loss = squared_variation(v, E, C.importance, C.population_variance, dv);
+    const double loss = squared_variation(v, E, config.importance, C.population_variance, dv);
     dweight = Sequence<Real, K>(chosen.weight.rows());
     for (Index i = 0; i < count; ++i) {
       dweight.data()[i] = static_cast<Real>(dv[chosen.expert[i]]);
@@ -265,7 +265,7 @@ struct NoisyTopKRouter {
     const Index rows = z.rows();
     cache.dz = Sequence<Real, E>::zeros(rows);
     cache.ds = Sequence<Real, E>::zeros(rows);
-    if constexpr (C.load == 0 || K == E) return 0;  // K = E: all have the same load
+    if constexpr (config.load == 0 || K == E) return 0;  // K = E: all have the same load
     const auto rival = [&](Index t, Index e) {
       const std::int32_t* const order = orders + t * beaten;
       for (Index j = 0; j < K; ++j) {
@@ -282,7 +282,7 @@ struct NoisyTopKRouter {
         load[e] += 0.5 * std::erfc(-margin(t, e) / std::numbers::sqrt2);
       }
     }
-    const double loss = squared_variation(load, E, C.load, C.population_variance, dload);
+    const double loss = squared_variation(load, E, config.load, C.population_variance, dload);
     for (Index t = 0; t < rows; ++t) {
       for (Index e = 0; e < E; ++e) {
         const double u = margin(t, e);

@@ -85,7 +85,7 @@ struct Polytropon {
   static constexpr Index macs(Index rows) { return L::macs(rows) + rows * R * (I + O); }
 
   // ── One adapter out of many ────────────────────────────────────────────────────────────────────
-  using Single = Lora<LoraConfig{.rank = R, .alpha = C.alpha, .train_base = C.train_base}, L>;
+  using Single = Lora<LoraConfig{.rank = R, .alpha = config.alpha, .train_base = C.train_base}, L>;
 
   /// What a task does, alone: to be merged, or to learn on.
   Single adapter(Index task) const {
@@ -240,7 +240,7 @@ struct Polytropon {
   using Mixing = detail::SkillMixing<C, Real>;
   static constexpr bool draws = C.sample;
   static constexpr AdapterSizes sizes{n_skills, Q, I, O, R};
-  static constexpr Real scale = static_cast<Real>(C.alpha / static_cast<double>(R));  ///< c
+  static constexpr Real scale = static_cast<Real>(config.alpha / static_cast<double>(R));  ///< c
 
   static RoutingRun run_of(const Batch<State>& batch) {
     return {batch.offsets(), batch.count(), batch.context};

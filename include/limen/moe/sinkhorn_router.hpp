@@ -138,8 +138,8 @@ struct SinkhornRouter {
     Buffer<double> m(rows * E);
     const MatrixView<double> mass{m.data(), rows, E, E};
     double v[E], next[E], best[K];
-    if (!detail::sinkhorn<Real>(z.matrix().middle_rows(first, rows), C.tolerance, C.most_passes, v,
-                                mass, next)) {
+    if (!detail::sinkhorn<Real>(z.matrix().middle_rows(first, rows), config.tolerance,
+                                C.most_passes, v, mass, next)) {
       if constexpr (!C.accept_unsettled) return never_settled(run, first, end);
       ++unsettled;
     }

@@ -53,7 +53,8 @@ struct TaskAdapters {
     prepare_into(base, learned.base);
     for (Index n = 0; n < tasks; ++n) {
       auto lora = learned.adapter(n);
-      detail::scale_rows(static_cast<Real>(C.alpha / static_cast<double>(R)), lora.a.matrix());
+      detail::scale_rows(static_cast<Real>(Learned::config.alpha / static_cast<double>(R)),
+                         lora.a.matrix());
       a[static_cast<std::size_t>(n)].prepare_from(lora.a);
       b[static_cast<std::size_t>(n)].prepare_from(lora.b);
     }

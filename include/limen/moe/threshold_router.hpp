@@ -81,7 +81,7 @@ struct ThresholdRouter {
  private:
   static void leave_out(Index n, std::int32_t* ids, Real* weights) noexcept {
     for (Index i = 0; i < n; ++i) {
-      if (!(weights[i] <= static_cast<Real>(C.least))) continue;
+      if (!(weights[i] <= static_cast<Real>(config.least))) continue;
       ids[i] = -1;
       weights[i] = 0;
     }

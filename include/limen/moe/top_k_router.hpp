@@ -76,7 +76,7 @@ struct TopKRouter {
   template <class T>
   using with_scalar = TopKRouter<C, T>;
 
-  using Balance = BalanceBias<Real, E, BalanceRate{C.balance_rate}>;
+  using Balance = BalanceBias<Real, E, BalanceRate{config.balance_rate}>;
 
   Weight<S, E, D> weight;                              ///< W
   Optional<C.bias, Tensor<Real, E>> bias;              ///< b
@@ -168,7 +168,7 @@ struct TopKRouter {
 
  private:
   static constexpr bool normalise = C.normalise;
-  static constexpr Real rho = static_cast<Real>(C.scale), tiny = Real(1e-20);
+  static constexpr Real rho = static_cast<Real>(config.scale), tiny = Real(1e-20);
 
   template <class X>
   auto logits(const X& x) const {

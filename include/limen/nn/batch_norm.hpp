@@ -105,7 +105,7 @@ struct BatchNorm {
       cache.var = Buffer<Real>(D);
       column_moments(positions(x.data(), x.rows()), cache.mean.data(), cache.var.data());
       normalize_columns(positions(x.data(), x.rows()), cache.mean.data(), cache.var.data(),
-                        data_or_null(weight), data_or_null(bias), C.eps,
+                        data_or_null(weight), data_or_null(bias), config.eps,
                         positions(y.data(), y.rows()));
     }
     cache.x = std::move(x);
@@ -127,7 +127,7 @@ struct BatchNorm {
     const Real *m = cache.mean.data(), *var = cache.var.data(), *w = data_or_null(weight);
     Buffer<Real> s(D), db(D), dw(D);
     for (Index d = 0; d < D; ++d) {
-      s[d] = 1 / std::sqrt(var[d] + static_cast<Real>(C.eps));
+      s[d] = 1 / std::sqrt(var[d] + static_cast<Real>(config.eps));
       db[d] = dw[d] = 0;
     }
     for_each_block(dy, [&](MatrixView<const Real> dy_rows, Index t) {
@@ -171,7 +171,7 @@ struct BatchNorm {
 
   void run(MatrixView<const Real> x, MatrixView<Real> y) const noexcept {
     normalize_columns(x, running_mean.data(), running_var.data(), data_or_null(weight),
-                      data_or_null(bias), C.eps, y);
+                      data_or_null(bias), config.eps, y);
   }
 };
 

@@ -57,10 +57,10 @@ struct Dropout {
   {
     const FlushDenormals guard;
     cache.rows = x.rows();
-    cache.drops = C.rate > 0 && batch.context != nullptr && batch.context->random != nullptr;
+    cache.drops = config.rate > 0 && batch.context != nullptr && batch.context->random != nullptr;
     if (!cache.drops) return x;
     cache.random = batch.context->random->split();
-    dropout(x.matrix(), cache.random, C.rate, x.matrix());
+    dropout(x.matrix(), cache.random, config.rate, x.matrix());
     return x;
   }
 
@@ -73,7 +73,7 @@ struct Dropout {
     const FlushDenormals guard;
     if (!cache.drops) return dy.copy();
     Sequence<Real, D> dx(dy.rows());
-    dropout(dy.matrix(), cache.random, C.rate, dx.matrix());
+    dropout(dy.matrix(), cache.random, config.rate, dx.matrix());
     return dx;
   }
 };

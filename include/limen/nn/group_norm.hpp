@@ -60,14 +60,14 @@ struct GroupNorm {
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State>) const {
     const FlushDenormals guard;
     Sequence<Real, D> y(x.rows());
-    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), C.eps, y.matrix());
+    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), config.eps, y.matrix());
     return y;
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State&) const noexcept {
     const FlushDenormals guard;
     Vector<Real, D> y;
-    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), C.eps, y.matrix());
+    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), config.eps, y.matrix());
     return y;
   }
 
@@ -83,7 +83,7 @@ struct GroupNorm {
     const FlushDenormals guard;
     Sequence<Real, D> y(x.rows());
     cache.moments = Buffer<Real>(2 * x.rows() * G);
-    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), C.eps, y.matrix(),
+    layer_norm(x.matrix(), G, data_or_null(weight), data_or_null(bias), config.eps, y.matrix(),
                cache.moments.data());
     cache.x = std::move(x);
     return y;

@@ -69,7 +69,7 @@ struct Lstm {
     for_each_tensor([&](auto& tensor) { fill_uniform(tensor, 1 / std::sqrt(double{H}), random); },
                     layer);
     if constexpr (C.bias) {
-      for (Index j = H; j < 2 * H; ++j) layer.bias_ih[j] += static_cast<Real>(C.forget_bias);
+      for (Index j = H; j < 2 * H; ++j) layer.bias_ih[j] += static_cast<Real>(config.forget_bias);
     }
     return layer;
   }

@@ -54,14 +54,14 @@ struct RmsNorm {
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State>) const {
     const FlushDenormals guard;
     Sequence<Real, D> y(x.rows());
-    rms_norm(x.matrix(), weight.data(), offset, C.eps, y.matrix());
+    rms_norm(x.matrix(), weight.data(), offset, config.eps, y.matrix());
     return y;
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State&) const noexcept {
     const FlushDenormals guard;
     Vector<Real, D> y;
-    rms_norm(x.matrix(), weight.data(), offset, C.eps, y.matrix());
+    rms_norm(x.matrix(), weight.data(), offset, config.eps, y.matrix());
     return y;
   }
 
@@ -77,7 +77,7 @@ struct RmsNorm {
     const FlushDenormals guard;
     Sequence<Real, D> y(x.rows());
     cache.r = Buffer<Real>(x.rows());
-    rms_norm(x.matrix(), weight.data(), offset, C.eps, y.matrix(), cache.r.data());
+    rms_norm(x.matrix(), weight.data(), offset, config.eps, y.matrix(), cache.r.data());
     cache.x = std::move(x);
     return y;
   }

@@ -133,8 +133,8 @@ struct Rnn {
   /// A state to start from: at rest, or as `.first` wants it.
   static State first_state(Random& random) {
     State state{};
-    for (Index i = 0; i < H && C.first > 0; ++i) {
-      state.h[i] = static_cast<Real>(random.uniform(0.0, C.first));
+    for (Index i = 0; i < H && config.first > 0; ++i) {
+      state.h[i] = static_cast<Real>(random.uniform(0.0, config.first));
     }
     return state;
   }
@@ -234,7 +234,7 @@ struct Rnn {
   /// k = 1 / τ
   void leaks_of(Real* k) const noexcept {
     using V = simd::Vec<Real>;
-    const V one(Real(1)), hold(static_cast<Real>(C.hold));
+    const V one(Real(1)), hold(static_cast<Real>(config.hold));
     simd::for_each<Real>(leaks ? H : 0, [&](Index i, auto load, auto store) {
       if constexpr (leaks && clamps) {
         store(k + i, one / simd::max(one, load(tau.data() + i) * hold));  // NaN stays
@@ -290,9 +290,9 @@ struct Rnn {
     for (Real& sum : sums) sum = 0;
     add_column_sums<Real>(dk.matrix(), sums.data());
     for (Index i = 0; i < H; ++i) {
-      const Real d = -k[i] * k[i] * sums[i] * static_cast<Real>(C.hold);
+      const Real d = -k[i] * k[i] * sums[i] * static_cast<Real>(config.hold);
       if constexpr (clamps) {
-        if (tau[i] * static_cast<Real>(C.hold) > 1) gradient.tau[i] += d;
+        if (tau[i] * static_cast<Real>(config.hold) > 1) gradient.tau[i] += d;
       } else {
         gradient.rho[i] += d / (1 + std::exp(-rho[i]));
       }

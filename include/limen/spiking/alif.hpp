@@ -120,10 +120,11 @@ struct Alif {
 
   static Alif initialized(Random&) {
     Alif layer;
-    fill_number(layer.decay, std::log(C.decay / (1 - C.decay)));
-    fill_number(layer.adaptation_decay, std::log(C.adaptation_decay / (1 - C.adaptation_decay)));
-    fill_number(layer.adaptation, C.adaptation);
-    fill_number(layer.threshold, C.threshold);
+    fill_number(layer.decay, std::log(config.decay / (1 - config.decay)));
+    fill_number(layer.adaptation_decay,
+                std::log(config.adaptation_decay / (1 - config.adaptation_decay)));
+    fill_number(layer.adaptation, config.adaptation);
+    fill_number(layer.threshold, config.threshold);
     return layer;
   }
 
@@ -144,12 +145,12 @@ struct Alif {
     Unit u{};
     const auto sigmoid = [](const V& v) { return math::sigmoid(v); };
     const auto same = [](const V& v) { return v; };
-    room = set_number(u.a, decay, C.decay, D, room, sigmoid);
-    room = set_number(u.rho, adaptation_decay, C.adaptation_decay, D, room, sigmoid);
-    room = set_number(u.beta, adaptation, C.adaptation, D, room, same);
-    set_number(u.theta, threshold, C.threshold, D, room, same);
-    u.g = static_cast<Real>(C.gain);
-    u.to = static_cast<Real>(C.reset_to);
+    room = set_number(u.a, decay, config.decay, D, room, sigmoid);
+    room = set_number(u.rho, adaptation_decay, config.adaptation_decay, D, room, sigmoid);
+    room = set_number(u.beta, adaptation, config.adaptation, D, room, same);
+    set_number(u.theta, threshold, config.threshold, D, room, same);
+    u.g = static_cast<Real>(config.gain);
+    u.to = static_cast<Real>(config.reset_to);
     return u;
   }
 

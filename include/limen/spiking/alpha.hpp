@@ -75,9 +75,9 @@ struct Alpha {
   using Unit = AlphaUnit<C.test, Phi, Real>;
 
   static Unit unit() noexcept {
-    const double a = std::log(C.alpha), b = std::log(C.beta);
-    return {static_cast<Real>(C.alpha), static_cast<Real>(C.beta),
-            static_cast<Real>(a / (b - a) + 1), static_cast<Real>(C.threshold)};
+    const double a = std::log(config.alpha), b = std::log(config.beta);
+    return {static_cast<Real>(config.alpha), static_cast<Real>(config.beta),
+            static_cast<Real>(a / (b - a) + 1), static_cast<Real>(config.threshold)};
   }
 
  public:

@@ -106,7 +106,8 @@ struct BernoulliEncoder {
     for (Index t = 0; t < ds.rows(); ++t) {
       for (Index c = 0; c < D; ++c) {
         const Real p = affine(cache.x(t, c));
-        dx(t, c) = p >= Real(0) && p <= Real(1) ? static_cast<Real>(C.gain) * ds(t, c) : Real(0);
+        dx(t, c) =
+            p >= Real(0) && p <= Real(1) ? static_cast<Real>(config.gain) * ds(t, c) : Real(0);
       }
     }
     return dx;
@@ -115,10 +116,10 @@ struct BernoulliEncoder {
  private:
   /// One rounding, on every machine: what a compiler makes of a * b + c differs.
   static Real affine(Real x) {
-    if constexpr (C.gain == 1 && C.offset == 0) {
+    if constexpr (config.gain == 1 && config.offset == 0) {
       return x;
     } else {
-      return std::fma(static_cast<Real>(C.gain), x, static_cast<Real>(C.offset));
+      return std::fma(static_cast<Real>(config.gain), x, static_cast<Real>(config.offset));
     }
   }
 

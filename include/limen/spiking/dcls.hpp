@@ -90,7 +90,7 @@ struct Dcls {
     Dcls layer;
     fill_fan_in(layer.weight, random);
     fill_uniform(layer.position, static_cast<double>(half), random);
-    for (Real& s : layer.spread.flat()) s = static_cast<Real>(C.spread);
+    for (Real& s : layer.spread.flat()) s = static_cast<Real>(config.spread);
     if constexpr (C.bias) fill_uniform(layer.bias, 1 / std::sqrt(double{in}), random);
     return layer;
   }

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/core/sort.hpp>
 #include <limen/nn/causal_conv.hpp>
 #include <limen/spiking/delays.hpp>
 
@@ -64,7 +65,7 @@ class DelayLines {
                      std::to_string(s.weight)};
       }
     }
-    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
       return a.from != b.from     ? a.from < b.from
              : a.delay != b.delay ? a.delay < b.delay
                                   : a.to < b.to;
@@ -148,8 +149,7 @@ inline std::vector<DelayedSynapse> strongest(std::vector<DelayedSynapse> synapse
   const auto strength = [&](Index k) {
     return std::abs(synapses[static_cast<std::size_t>(k)].weight);
   };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](Index a, Index b) { return strength(a) > strength(b); });
+  sort_by_highest(order, strength);
   order.resize(static_cast<std::size_t>(std::max<Index>(count, 0)));
   std::sort(order.begin(), order.end());
   std::vector<DelayedSynapse> kept;

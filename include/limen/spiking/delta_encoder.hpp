@@ -89,7 +89,7 @@ struct DeltaEncoder {
 
  private:
   static void encode(const Real* x, State& state, Real* events) noexcept {
-    constexpr Real theta = static_cast<Real>(C.threshold);
+    constexpr Real theta = static_cast<Real>(config.threshold);
     const bool first = C.from_first && state.started == Real(0);
     Real* const level = state.level.data();
     for (Index c = 0; c < D; ++c) {

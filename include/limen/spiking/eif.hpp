@@ -153,18 +153,18 @@ struct Eif {
 
   static Unit unit(Real* = nullptr) noexcept {
     const auto real = [](double x) { return static_cast<Real>(x); };
-    return {.k = real(C.dt / C.tau),
-            .gain = real(C.gain),
-            .theta = real(C.threshold - C.rest),
-            .to = real(C.reset_to - C.rest),
-            .sharpness = real(C.sharpness),
-            .rheobase = real(C.rheobase - C.rest),
-            .most = real(C.most),
-            .curvature = real(C.curvature),
-            .critical = real(C.critical - C.rest),
-            .m = real(C.dt / C.tau_w),
-            .pull = real(C.pull),
-            .jump = real(C.jump)};
+    return {.k = real(config.dt / config.tau),
+            .gain = real(config.gain),
+            .theta = real(config.threshold - config.rest),
+            .to = real(config.reset_to - config.rest),
+            .sharpness = real(config.sharpness),
+            .rheobase = real(config.rheobase - config.rest),
+            .most = real(config.most),
+            .curvature = real(config.curvature),
+            .critical = real(config.critical - config.rest),
+            .m = real(config.dt / config.tau_w),
+            .pull = real(config.pull),
+            .jump = real(config.jump)};
   }
   static void add_gradients(const Unit&, Real*, Eif&) {}
 

@@ -94,11 +94,11 @@ struct Glif {
     Glif layer;
     for (auto* gate : {&layer.alpha, &layer.beta, &layer.gamma}) fill_uniform(*gate, 0.1, random);
     const auto before_sigmoid = [](double p) { return std::log(p / (1 - p)); };
-    fill(layer.tau, before_sigmoid(C.decay));
-    fill(layer.threshold, before_sigmoid(C.threshold));
-    fill(layer.linear_decay, before_sigmoid(C.linear_decay));
-    fill(layer.reset_by, before_sigmoid(C.reset_by));
-    fill(layer.conductance, before_sigmoid(C.conductance));
+    fill(layer.tau, before_sigmoid(config.decay));
+    fill(layer.threshold, before_sigmoid(config.threshold));
+    fill(layer.linear_decay, before_sigmoid(config.linear_decay));
+    fill(layer.reset_by, before_sigmoid(config.reset_by));
+    fill(layer.conductance, before_sigmoid(config.conductance));
     return layer;
   }
 

@@ -136,7 +136,7 @@ struct Izhikevich {
   /// v as a figure shows it, no higher than the peak.
   static Vector<Real, N> membrane(const State& state) noexcept {
     Vector<Real, N> v;
-    const Real peak = static_cast<Real>(C.peak);
+    const Real peak = static_cast<Real>(config.peak);
     for (Index n = 0; n < N; ++n) v[n] = state.v[n] > peak ? peak : state.v[n];
     return v;
   }
@@ -144,8 +144,8 @@ struct Izhikevich {
  private:
   void move_on(const Real* x, State& state, Real* s) const noexcept {
     using V = simd::Vec<Real>;
-    const V one(Real(1)), none(Real(0)), peak(static_cast<Real>(C.peak));
-    const V h(static_cast<Real>(C.dt_ms / C.substeps)), dt(static_cast<Real>(C.dt_ms));
+    const V one(Real(1)), none(Real(0)), peak(static_cast<Real>(config.peak));
+    const V h(static_cast<Real>(config.dt_ms / C.substeps)), dt(static_cast<Real>(config.dt_ms));
     Real *v_at = state.v.data(), *u_at = state.u.data();
     simd::for_each<Real>(N, [&](Index n, auto load, auto store) {
       V v = load(v_at + n), u = load(u_at + n);

@@ -37,6 +37,8 @@ class LazyNetwork {
   static_assert(C.refractory == 0, "LazyNetwork: a .refractory time runs without input");
   static_assert(lazy_is_exact<C>, "LazyNetwork: no number of the neurons may be learned");
 
+  static constexpr LifConfig config = C;
+
  public:
   static constexpr Index N = C.d_model;
 
@@ -95,8 +97,8 @@ class LazyNetwork {
   explicit LazyNetwork(SparseSynapses<Real> synapses) : synapses_(std::move(synapses)) {
     if (!detail::joins(synapses_, N)) synapses_ = SparseSynapses<Real>::of({}, N, N).value();
     for (int k = 0; k < 256; ++k) {
-      low_[k] = static_cast<Real>(std::pow(C.decay, k));
-      high_[k] = static_cast<Real>(std::pow(C.decay, 256.0 * k));
+      low_[k] = static_cast<Real>(std::pow(config.decay, k));
+      high_[k] = static_cast<Real>(std::pow(config.decay, 256.0 * k));
     }
   }
 
@@ -113,10 +115,12 @@ class LazyNetwork {
   std::span<const SpikeIndex> step(State& state) const noexcept {
     const FlushDenormals guard;
     const Index slot = state.slot(0), next = state.slot(1);
-    const Real gain = static_cast<Real>(C.decay_input ? C.gain * (1 - C.decay) : C.gain);
-    const Real theta = static_cast<Real>(C.threshold - C.rest),
-               by = static_cast<Real>(C.reset_by == 0 ? C.threshold : C.reset_by),
-               to = static_cast<Real>(C.reset_to - C.rest), decay = static_cast<Real>(C.decay);
+    const Real gain =
+        static_cast<Real>(C.decay_input ? config.gain * (1 - config.decay) : config.gain);
+    const Real theta = static_cast<Real>(config.threshold - config.rest),
+               by = static_cast<Real>(config.reset_by == 0 ? config.threshold : config.reset_by),
+               to = static_cast<Real>(config.reset_to - config.rest),
+               decay = static_cast<Real>(config.decay);
     const auto above = [theta](Real h) {
       return C.test == SpikeTest::ge ? h - theta >= Real(0) : h - theta > Real(0);
     };
@@ -154,7 +158,7 @@ class LazyNetwork {
 
  private:
   Real decayed(Real v, std::uint32_t steps) const noexcept {
-    if (steps >= 65536) return v * static_cast<Real>(std::pow(C.decay, steps));
+    if (steps >= 65536) return v * static_cast<Real>(std::pow(config.decay, steps));
     return v * (high_[steps >> 8] * low_[steps & 255]);
   }
 

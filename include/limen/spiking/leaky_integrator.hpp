@@ -63,7 +63,7 @@ struct LeakyIntegrator {
 
   static LeakyIntegrator initialized(Random&) {
     LeakyIntegrator layer;
-    fill_number(layer.decay, std::log(C.decay / (1 - C.decay)));
+    fill_number(layer.decay, std::log(config.decay / (1 - config.decay)));
     fill_number(layer.gain, start_gain);
     return layer;
   }
@@ -71,7 +71,8 @@ struct LeakyIntegrator {
   static constexpr Index macs(Index rows) { return rows * D; }
 
   // ── One step of it, for layers built on these neurons ──────────────────────────────────────────
-  static constexpr double start_gain = C.decay_input ? C.gain * (1 - C.decay) : C.gain;
+  static constexpr double start_gain =
+      C.decay_input ? config.gain * (1 - config.decay) : config.gain;
   static constexpr bool learns_decay = C.learn_decay != Learned::no,
                         learns_gain = C.learn_gain != Learned::no,
                         own_decay = C.learn_decay == Learned::each,
@@ -84,7 +85,8 @@ struct LeakyIntegrator {
   Unit unit(Real* room) const noexcept {
     using V = simd::Vec<Real>;
     Unit u{};
-    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    room =
+        set_number(u.a, decay, config.decay, D, room, [](const V& v) { return math::sigmoid(v); });
     set_number(u.g, gain, start_gain, D, room, [](const V& v) { return v; });
     return u;
   }

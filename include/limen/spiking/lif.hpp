@@ -86,10 +86,10 @@ struct Lif {
   /// As the config says.
   static Lif initialized(Random&) {
     Lif layer;
-    fill_number(layer.decay, std::log(C.decay / (1 - C.decay)));
-    fill_number(layer.gain, C.gain);
-    fill_number(layer.threshold, C.threshold);
-    fill_number(layer.reset_to, C.reset_to);
+    fill_number(layer.decay, std::log(config.decay / (1 - config.decay)));
+    fill_number(layer.gain, config.gain);
+    fill_number(layer.threshold, config.threshold);
+    fill_number(layer.reset_to, config.reset_to);
     return layer;
   }
 
@@ -112,12 +112,13 @@ struct Lif {
   Unit unit(Real* room) const noexcept {
     Unit result{};
     Membrane& u = membrane(result);
-    const auto above_rest = [](const V& v) { return v - V(static_cast<Real>(C.rest)); };
-    room = set_number(u.a, decay, C.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    const auto above_rest = [](const V& v) { return v - V(static_cast<Real>(config.rest)); };
+    room =
+        set_number(u.a, decay, config.decay, D, room, [](const V& v) { return math::sigmoid(v); });
     room = set_gain(u, room);
-    room = set_number(u.theta, threshold, C.threshold - C.rest, D, room, above_rest);
-    set_number(u.to, reset_to, C.reset_to - C.rest, D, room, above_rest);
-    u.by = static_cast<Real>(rules.by_threshold ? C.rest : C.reset_by);
+    room = set_number(u.theta, threshold, config.threshold - config.rest, D, room, above_rest);
+    set_number(u.to, reset_to, config.reset_to - config.rest, D, room, above_rest);
+    u.by = static_cast<Real>(rules.by_threshold ? config.rest : config.reset_by);
     if constexpr (C.refractory > 0) result.steps = static_cast<Real>(C.refractory);
     return result;
   }
@@ -203,7 +204,7 @@ struct Lif {
     } else if constexpr (rules.learns_gain) {
       u.g.value = C.decay_input ? raw_gain(0) * (1 - decay_of(u, 0)) : raw_gain(0);
     } else {
-      u.g.value = static_cast<Real>(C.decay_input ? C.gain * (1 - C.decay) : C.gain);
+      u.g.value = static_cast<Real>(C.decay_input ? config.gain * (1 - config.decay) : config.gain);
     }
     return room;
   }
@@ -217,7 +218,7 @@ struct Lif {
   }
   Real raw_gain(Index c) const {
     if constexpr (C.learn_gain == Learned::no) {
-      return static_cast<Real>(C.gain);
+      return static_cast<Real>(config.gain);
     } else {
       return gain[C.learn_gain == Learned::each ? c : 0];
     }

@@ -74,7 +74,8 @@ struct SpikeLinear {
     if constexpr (C.execution == Execution::dense) return false;
     if constexpr (C.execution == Execution::event) return true;
     if (!is_prepared<S> && rows < worth_packing) return false;  // turning the weights costs more
-    const double below = C.event_below > 0 ? C.event_below : follow_below<Real>(rows, in, out);
+    const double below =
+        config.event_below > 0 ? config.event_below : follow_below<Real>(rows, in, out);
     return spikes < below * static_cast<double>(rows * in);
   }
 

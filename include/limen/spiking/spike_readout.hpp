@@ -129,7 +129,7 @@ struct SpikeReadout {
         next = old + v;
         said = C.kind == Readout::mean ? next / V(rows) : next;
       } else if constexpr (C.kind == Readout::weighted) {
-        said = next = simd::fma(V(static_cast<Real>(C.keep)), old, v);
+        said = next = simd::fma(V(static_cast<Real>(config.keep)), old, v);
       } else if constexpr (C.kind == Readout::max) {
         // Not below, instead of above: NaN is taken and stays.
         said = next = first ? v : simd::select(v <= old, old, simd::select(old != old, old, v));
@@ -163,7 +163,8 @@ struct SpikeReadout {
         store(g + c, simd::select(mine, zero, after));
       } else {
         store(dx + c, after);
-        store(g + c, C.kind == Readout::weighted ? V(static_cast<Real>(C.keep)) * after : after);
+        store(g + c,
+              C.kind == Readout::weighted ? V(static_cast<Real>(config.keep)) * after : after);
       }
     });
   }

@@ -78,7 +78,7 @@ struct Synaptic {
 
   static Synaptic initialized(Random& random) {
     Synaptic layer{.neuron = Neuron::initialized(random), .current_decay = {}};
-    fill_number(layer.current_decay, std::log(C.decay / (1 - C.decay)));
+    fill_number(layer.current_decay, std::log(config.decay / (1 - config.decay)));
     return layer;
   }
 
@@ -93,7 +93,7 @@ struct Synaptic {
 
   Unit unit(Real* room) const noexcept {
     Unit u{.neuron = neuron.unit(room), .alpha = {}};
-    set_number(u.alpha, current_decay, C.decay, D, room + Neuron::own_numbers * D,
+    set_number(u.alpha, current_decay, config.decay, D, room + Neuron::own_numbers * D,
                [](const simd::Vec<Real>& v) { return math::sigmoid(v); });
     return u;
   }

@@ -117,9 +117,9 @@ struct DeltaNet {
                     o.data());
     if constexpr (C.gate) {
       const auto g = linear(x, g_proj);
-      norm.apply(o.data(), g.data(), D, C.eps, o.data(), nullptr);
+      norm.apply(o.data(), g.data(), D, config.eps, o.data(), nullptr);
     } else {
-      norm.apply(o.data(), nullptr, D, C.eps, o.data(), nullptr);
+      norm.apply(o.data(), nullptr, D, config.eps, o.data(), nullptr);
     }
     return linear(o, o_proj);
   }
@@ -159,7 +159,7 @@ struct DeltaNet {
     const FlushDenormals guard;
     Sequence<Real, D> dg(C.gate ? T : 0), dq(T), dk(T), dv(T);
     const auto d_o =
-        detail::read_out_backward(norm, o_proj, dy, c.o, C.gate ? c.g.data() : nullptr, C.eps,
+        detail::read_out_backward(norm, o_proj, dy, c.o, C.gate ? c.g.data() : nullptr, config.eps,
                                   c.r.data(), dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H> db(T);
     delta_rule_backward<Real>(
@@ -243,7 +243,8 @@ struct DeltaNet {
     delta_rule(scan(c.q_hat.matrix(), c.k_hat.matrix(), c.v.matrix(), c.beta.matrix()),
                detail::s_part(batch), c.o.matrix(), Keep ? &c.states : nullptr);
     if constexpr (C.gate) c.g = linear(x, g_proj);
-    return detail::read_out(norm, o_proj, c.o, C.gate ? c.g.data() : nullptr, C.eps, c.r.data());
+    return detail::read_out(norm, o_proj, c.o, C.gate ? c.g.data() : nullptr, config.eps,
+                            c.r.data());
   }
 };
 

@@ -130,7 +130,7 @@ struct GatedDeltaNet {
     activate(Activation::sigmoid, beta.data(), beta.data(), H);
     step_decay(a.matrix(), dt_bias.data(), A_log.data(), limit, unused.matrix(), alpha.matrix());
     delta_rule_step(scan(u.matrix(), alpha.matrix(), beta.matrix()), state.s.data(), o.data());
-    norm.apply(o.data(), z.data(), values, C.eps, o.data(), nullptr);
+    norm.apply(o.data(), z.data(), values, config.eps, o.data(), nullptr);
     return linear(o, out_proj);
   }
 
@@ -167,8 +167,8 @@ struct GatedDeltaNet {
     const FlushDenormals guard;
     Sequence<Real, values> dz(T);
     const auto d_o =
-        detail::read_out_backward(norm, out_proj, dy, c.o, c.z.data(), C.eps, c.r.data(), dz.data(),
-                                  gradient.norm, gradient.out_proj);
+        detail::read_out_backward(norm, out_proj, dy, c.o, c.z.data(), config.eps, c.r.data(),
+                                  dz.data(), gradient.norm, gradient.out_proj);
     Sequence<Real, Conv::in> du(T);
     Sequence<Real, H> dlog(T), db(T), da(T);
     delta_rule_backward<Real>(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()),
@@ -284,7 +284,7 @@ struct GatedDeltaNet {
     c.o = Sequence<Real, values>(T);
     delta_rule(scan(c.u.matrix(), c.alpha.matrix(), c.beta.matrix()), detail::s_part(batch),
                c.o.matrix(), Keep ? &c.states : nullptr);
-    return detail::read_out(norm, out_proj, c.o, c.z.data(), C.eps, c.r.data());
+    return detail::read_out(norm, out_proj, c.o, c.z.data(), config.eps, c.r.data());
   }
 };
 

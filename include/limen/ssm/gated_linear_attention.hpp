@@ -108,7 +108,7 @@ struct GatedLinearAttention {
     gate_decay(a.data(), divisor, a.data(), H * K);
     Vector<Real, H * V> o;
     keyed_ssd_step(scan(q.matrix(), k.matrix(), v.matrix(), a.matrix()), state.s.data(), o.data());
-    norm.apply(o.data(), g.data(), H * V, C.eps, o.data(), nullptr);
+    norm.apply(o.data(), g.data(), H * V, config.eps, o.data(), nullptr);
     return linear(o, o_proj);
   }
 
@@ -146,7 +146,7 @@ struct GatedLinearAttention {
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, low, z, a, o, r, states] = cache;
     Sequence<Real, H * V> dg(T), dv(T);
-    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), C.eps, r.data(),
+    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), config.eps, r.data(),
                                                dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H * K> dq(T), dk(T), dz(T);
     keyed_ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix(), a.matrix()),
@@ -171,7 +171,7 @@ struct GatedLinearAttention {
   }
 
  private:
-  static constexpr Real divisor = static_cast<Real>(C.gate_divisor);
+  static constexpr Real divisor = static_cast<Real>(config.gate_divisor);
 
   static StateInputs<Real> scan(MatrixView<const Real> q, MatrixView<const Real> k,
                                 MatrixView<const Real> v, MatrixView<const Real> a) noexcept {
@@ -191,7 +191,7 @@ struct GatedLinearAttention {
     c.o = Sequence<Real, H * V>(x.rows());
     keyed_ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.a.matrix()), detail::s_part(batch),
               c.o.matrix(), kept);
-    return detail::read_out(norm, o_proj, c.o, c.g.data(), C.eps, r);
+    return detail::read_out(norm, o_proj, c.o, c.g.data(), config.eps, r);
   }
 };
 

@@ -82,7 +82,7 @@ struct Mamba {
     layer.conv1d = decltype(conv1d)::initialized(random);
     layer.x_proj = decltype(x_proj)::initialized(random);
     layer.dt_proj = decltype(dt_proj)::initialized(random);
-    fill_inverse_softplus(layer.dt_proj.bias, C.dt_min, C.dt_max, random);
+    fill_inverse_softplus(layer.dt_proj.bias, config.dt_min, config.dt_max, random);
     fill_log_integers(layer.A_log);
     fill(layer.skip, 1);
     layer.out_proj = decltype(out_proj)::initialized(random);

@@ -246,8 +246,8 @@ struct Mamba2 {
   static constexpr Index width = E + K + H;
   static constexpr Index norm_groups = C.norm_groups > 0 ? C.norm_groups : G;
   static constexpr Index norm_width = E / norm_groups;
-  static constexpr StepLimit<Real> limit{static_cast<Real>(C.step_low),
-                                         static_cast<Real>(C.step_high)};
+  static constexpr StepLimit<Real> limit{static_cast<Real>(config.step_low),
+                                         static_cast<Real>(config.step_high)};
 
   template <Index n, class X>
   static auto columns(X& x, Index first) {
@@ -280,7 +280,7 @@ struct Mamba2 {
     skip_gate(y, u, skip.data(), P, z, n);
     for (Index g = 0; g < norm_groups; ++g) {
       const auto part = n.middle_cols(g * norm_width, norm_width);
-      rms_norm(part, norm.data() + g * norm_width, Real(0), C.eps, part,
+      rms_norm(part, norm.data() + g * norm_width, Real(0), config.eps, part,
                r == nullptr ? nullptr : r + g * n.rows);
     }
   }

@@ -47,7 +47,7 @@ struct MultiPath {
   using with_scalar = MultiPath<C, typename Mixer::template with_scalar<T>>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  LayerNorm<LayerNormConfig{.d = D, .eps = C.eps}, Real> norm;
+  LayerNorm<LayerNormConfig{.d = D, .eps = config.eps}, Real> norm;
   Mixer mixer;
   Optional<C.gate, Tensor<Real, P, P * D>> gate;  ///< G
 
@@ -142,7 +142,7 @@ struct MultiPath {
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
-    typename LayerNorm<LayerNormConfig{.d = D, .eps = C.eps}, Real>::Cache normed;
+    typename LayerNorm<LayerNormConfig{.d = D, .eps = config.eps}, Real>::Cache normed;
     typename Mixer::Cache mixed;
     Paths paths;
     Sequence<Real, D> f;  ///< [P T x D], what the mixer found, path by path

@@ -116,12 +116,12 @@ struct RetNet {
     const FlushDenormals guard;
     auto q = linear(x, q_proj), k = linear(x, k_proj);
     const auto v = linear(x, v_proj), g = linear(x, g_proj);
-    rotate_halves(q.matrix(), K, state.position, C.base);
-    rotate_halves(k.matrix(), K, state.position, C.base);
+    rotate_halves(q.matrix(), K, state.position, config.base);
+    rotate_halves(k.matrix(), K, state.position, config.base);
     Vector<Real, H * V> o;
     ssd_step(scan(q.matrix(), k.matrix(), v.matrix()), state.s.data(), o.data());
     ++state.position;
-    norm.apply(o.data(), g.data(), H * V, C.eps, o.data(), nullptr);
+    norm.apply(o.data(), g.data(), H * V, config.eps, o.data(), nullptr);
     return linear(o, o_proj);
   }
 
@@ -158,7 +158,7 @@ struct RetNet {
     const FlushDenormals guard;
     const auto& [x, q, k, v, g, o, r, states, positions] = cache;
     Sequence<Real, H * V> dg(T), dv(T);
-    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), C.eps, r.data(),
+    const auto d_o = detail::read_out_backward(norm, o_proj, dy, o, g.data(), config.eps, r.data(),
                                                dg.data(), gradient.norm, gradient.o_proj);
     Sequence<Real, H * K> dq(T), dk(T);
     ssd_backward<Real>(scan(q.matrix(), k.matrix(), v.matrix()), detail::s_part(batch), states,
@@ -189,7 +189,7 @@ struct RetNet {
     for (Index b = 0; b < batch.count(); ++b) {
       const Index begin = batch.begin(b);
       rotate_halves(x.matrix().middle_rows(begin, batch.end(b, x.rows()) - begin), K, positions[b],
-                    C.base, sign);
+                    config.base, sign);
     }
   }
 
@@ -208,7 +208,7 @@ struct RetNet {
     turn(c.k, batch, c.positions, 1);
     c.o = Sequence<Real, H * V>(x.rows());
     ssd(scan(c.q.matrix(), c.k.matrix(), c.v.matrix()), detail::s_part(batch), c.o.matrix(), kept);
-    return detail::read_out(norm, o_proj, c.o, c.g.data(), C.eps, r);
+    return detail::read_out(norm, o_proj, c.o, c.g.data(), config.eps, r);
   }
 };
 

@@ -43,7 +43,7 @@ struct CrossEntropyOptions {
 namespace detail {
 
 template <class Real>
-void scale_row(Real* x, Index n, double factor) {
+void scale_scores(Real* x, Index n, double factor) {
   const simd::Vec<Real> by(static_cast<Real>(factor));
   simd::transform(x, x, n, [&](auto v) { return v * by; });
 }
@@ -97,7 +97,7 @@ double cross_entropy(MatrixView<const Real> x, std::span<const int> labels, Matr
       simd::transform(d, d, x.cols, [&](auto v) { return v - less; });
     }
     d[label] -= static_cast<Real>(1 - s);
-    if (scale != 1) scale_row(d, x.cols, scale);
+    if (scale != 1) scale_scores(d, x.cols, scale);
   }
   return loss;
 }
