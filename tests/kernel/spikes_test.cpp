@@ -40,6 +40,14 @@ Rows<Real> noise(Index rows, Index cols, std::uint64_t seed) {
   return Rows<Real>(rows, cols, 2, true, seed);
 }
 
+/// A surrogate for those who only go forward.
+struct Flat {
+  template <class V>
+  V derivative(const V& u) const {
+    return u;
+  }
+};
+
 std::vector<Index> widths(Index pair) {
   std::vector<Index> all;
   for (Index n = 1; n <= 2 * pair + 1; ++n) all.push_back(n);
@@ -147,7 +155,8 @@ TEMPLATE_TEST_CASE("Listed rows are added one after another, to the bit, at any 
         const Rows<Real> x(1, I, rate, graded, 4);
         const auto s = SpikeRows<Real>::of(x.view);
         std::vector<Real> y(static_cast<std::size_t>(O) + 1, Real(1000)), plain = y;
-        for (const Real* start : {static_cast<const Real*>(nullptr), bias.view.data}) {
+        for (const Real* start :
+             {static_cast<const Real*>(nullptr), static_cast<const Real*>(bias.view.data)}) {
           sum_listed(fan.view(), s.row(0), start, y.data());
           sum_listed<Real>(MatrixView<const Real>(turned.view), s.row(0), start, plain.data());
           for (Index o = 0; o < O; ++o) {
@@ -267,12 +276,6 @@ TEMPLATE_TEST_CASE("The way back adds to the weights of inputs that spiked, and 
 TEMPLATE_TEST_CASE("Neurons that write a list fire as those that write a row", "[kernel][spikes]",
                    float, double) {
   using Real = TestType;
-  struct Flat {
-    template <class V>
-    V derivative(const V& u) const {
-      return u;
-    }
-  };
   using Number = NeuronNumber<Real, false>;
   using Unit = LifUnit<LifRules{}, Flat{}, Real, Number, Number, Number, Number>;
   Unit unit{};
