@@ -78,7 +78,10 @@ def case(name: str, step, states: int, parameters: dict | None = None, mean=0.5,
 def snntorch() -> None:
     def leaky(reset: str, **more):
         return snn.Leaky(
-            beta=number(0.75), spike_grad=snn_surrogate.atan(alpha=2.0), reset_mechanism=reset, **more
+            beta=number(0.75),
+            spike_grad=snn_surrogate.atan(alpha=2.0),
+            reset_mechanism=reset,
+            **more,
         )
 
     for reset in ["subtract", "zero", "none"]:
@@ -150,7 +153,9 @@ def spikingjelly() -> None:
 
                 name = "decayed" if decay_input else "whole"
                 name = f"spikingjelly_lif_{name}_{called}{'_detached' if detach else ''}"
-                case(name, step, 1, mean=2.0 if decay_input else 0.4, scale=3 if decay_input else 0.8)
+                case(
+                    name, step, 1, mean=2.0 if decay_input else 0.4, scale=3 if decay_input else 0.8
+                )
     for v_reset, called in [(0.0, "zero"), (None, "soft")]:
         case(
             f"spikingjelly_if_{called}",
@@ -179,7 +184,9 @@ def norse() -> None:
     alpha = 0.5
 
     def step(x, v, i):
-        s, state = norse_lif.lif_feed_forward_step(x, norse_lif.LIFFeedForwardState(v, alpha * i), lif)
+        s, state = norse_lif.lif_feed_forward_step(
+            x, norse_lif.LIFFeedForwardState(v, alpha * i), lif
+        )
         return s, state.v, state.i / alpha
 
     case("norse_lif", step, 2, mean=1.5, scale=2.0)
@@ -198,12 +205,15 @@ def norse() -> None:
     def step(x, v, i, rho):
         # Without a gradient through the counter: Norse's spike function would send one there.
         inner = norse_lif.LIFFeedForwardState(v, alpha * i)
-        state = norse_refrac.LIFRefracFeedForwardState(inner, torch.clamp(torch.round(rho.detach()), min=0))
+        steps = torch.clamp(torch.round(rho.detach()), min=0)
+        state = norse_refrac.LIFRefracFeedForwardState(inner, steps)
         s, state = norse_refrac.lif_refrac_feed_forward_step(x, state, refractory)
         return s, state.lif.v, state.lif.i / alpha, state.rho.detach()
 
     case("norse_lif_refractory", step, 3, mean=2.5, scale=2.0)
-    li = norse_li.LIParameters(tau_mem_inv=number(250.0), tau_syn_inv=number(500.0), v_leak=number(0.0))
+    li = norse_li.LIParameters(
+        tau_mem_inv=number(250.0), tau_syn_inv=number(500.0), v_leak=number(0.0)
+    )
 
     def step(x, v, i):
         y, state = norse_li.li_feed_forward_step(x, norse_li.LIState(v, alpha * i), li)
@@ -222,7 +232,9 @@ def main() -> None:
         "#pragma once\n"
         "// Made by spiking.py: snnTorch 1.0.0, SpikingJelly 2.0.0, Norse 1.1.0, PyTorch 2.13.\n"
         "// clang-format off\n\n"
-        "namespace goldens::spiking {\n" + "\n".join(lines) + "\n\n}  // namespace goldens::spiking\n"
+        "namespace goldens::spiking {\n"
+        + "\n".join(lines)
+        + "\n\n}  // namespace goldens::spiking\n"
     )
 
 

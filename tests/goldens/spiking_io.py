@@ -87,7 +87,7 @@ def dcls() -> None:
             parameters = [w, p] if version == "v1" else [w, p, sig]
             dx, *d = torch.autograd.grad((y * dy).sum(), [x, *parameters])
             arrays = {"x": x[0].T, "y": y, "dy": dy, "dx": dx[0].T, "kernel": kernel}
-            for key, value, slope in zip(["w", "p", "sig"], parameters, d):
+            for key, value, slope in zip(["w", "p", "sig"], parameters, d, strict=True):
                 arrays |= {key: value, "d_" + key: slope}
             case(f"dcls_{name}_{taps}", **arrays)
 

@@ -72,9 +72,8 @@ struct TemporalBatchNorm {
   using Real = Scalar;
   template <class T>
   using with_scalar = TemporalBatchNorm<C, T>;
-  using Norm =
-      BatchNorm<BatchNormConfig{.d = C.d, .positions = C.positions, .eps = config.eps, .bias = !each},
-                S>;
+  using Norm = BatchNorm<
+      BatchNormConfig{.d = C.d, .positions = C.positions, .eps = config.eps, .bias = !each}, S>;
 
   // ── What it has learned, and measured ──────────────────────────────────────────────────────────
   NormsOfSteps<Norm, norms_of> norms;
