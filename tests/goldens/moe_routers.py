@@ -313,7 +313,7 @@ def hard_router() -> None:
 def gate_fit(name: str, contexts, losses, centroids, bias: bool) -> None:
     start = centroids.copy()
     experts = len(centroids)
-    for _ in range(1, 20):
+    for passes in range(1, 20):  # noqa: B007, counted
         distance = np.abs(contexts[:, None] - centroids[None]).mean(-1)
         clusters = distance.argmin(1)
         assert all((clusters == j).any() for j in range(experts)), name
