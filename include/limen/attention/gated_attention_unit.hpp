@@ -289,13 +289,13 @@ struct GatedAttentionUnit {
       detail::few_scores<1>(q.data(), S, keys + j0 * S, S, count, r, piece);
       detail::finish_squared_scores(how, p, j0, count, r);
       detail::square(r, count);
-      detail::few_values<1>(r, piece, values + j0 * E, E, count, read, E, E);
+      detail::few_values<1, true>(r, piece, values + j0 * E, E, count, read, E, E);
     }
   }
   /// read += p S; the row goes into the sum, which moves on where the chunk ends.
   void read_sums(const Vector<Real, S>& p, const Vector<Real, S>& l, const Vector<Real, E>& v,
                  State& state, Real* read) const noexcept {
-    detail::few_values<1>(p.data(), S, state.before.data(), E, S, read, E, E);
+    detail::few_values<1, true>(p.data(), S, state.before.data(), E, S, read, E, E);
     for (Index i = 0; i < S; ++i) {
       const simd::Vec<Real> by(l[i] / static_cast<Real>(C.chunk));
       Real* const to = state.now.data() + i * E;

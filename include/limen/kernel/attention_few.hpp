@@ -111,8 +111,8 @@ LIMEN_NOINLINE void few_scores(const Real* q, Index d, const Stored* k, Index k_
   }
 }
 
-/// y[r] = Σ_j p[r][j] v_j in N vectors of columns.
-template <int R, int N, class Real, class Stored, class Load, class Store>
+/// y[r] = Σ_j p[r][j] v_j in N vectors of columns; Add: y[r] += that.
+template <int R, int N, bool Add, class Real, class Stored, class Load, class Store>
 LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v, Index v_row,
                                     Index n, Real* y, Index y_row, Load load,
                                     Store store) noexcept {
@@ -121,7 +121,13 @@ LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v,
   constexpr bool in_pairs = stored_in_pairs<Stored> && N % 2 == 0;
   V sum[R][N];
   LIMEN_UNROLL for (int r = 0; r < R; ++r) {
-    LIMEN_UNROLL for (int i = 0; i < N; ++i) sum[r][i] = V(Real(0));
+    LIMEN_UNROLL for (int i = 0; i < N; ++i) {
+      if constexpr (Add) {
+        sum[r][i] = load(y + r * y_row + i * lanes);
+      } else {
+        sum[r][i] = V(Real(0));
+      }
+    }
   }
   for (Index j = 0; j < n; ++j, v += v_row) {
     ask_ahead(v, N * lanes);
@@ -150,25 +156,26 @@ LIMEN_INLINE void few_value_columns(const Real* p, Index p_row, const Stored* v,
   }
 }
 
-/// y[r] = Σ_j p[r][j] v_j
-template <int R, class Real, class Stored>
+/// y[r] = Σ_j p[r][j] v_j; Add: y[r] += that.
+template <int R, bool Add = false, class Real, class Stored>
 LIMEN_NOINLINE void few_values(const Real* p, Index p_row, const Stored* v, Index v_row, Index n,
                                Real* y, Index y_row, Index dv) noexcept {
   using V = simd::Vec<Real>;
   constexpr Index lanes = simd::lanes<Real>;
   constexpr int most = 4;  // vectors of a row at once
+  static_assert(!Add || !stored_in_pairs<Stored>, "sums are not in the order of pairs");
   const auto load = [](const auto* x) { return simd::load<V>(x); };
   const auto store = [](Real* x, const V& value) { simd::store(x, value); };
   Index c = 0;
   for (; c + most * lanes <= dv; c += most * lanes) {
-    few_value_columns<R, most>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
+    few_value_columns<R, most, Add>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
   }
   for (; c + lanes <= dv; c += lanes) {
-    few_value_columns<R, 1>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
+    few_value_columns<R, 1, Add>(p, p_row, v + c, v_row, n, y + c, y_row, load, store);
   }
   if (c < dv) {
     const Index rest = dv - c;
-    few_value_columns<R, 1>(
+    few_value_columns<R, 1, Add>(
         p, p_row, v + c, v_row, n, y + c, y_row,
         [rest](const auto* x) { return simd::load<V>(x, rest); },
         [rest](Real* x, const V& value) { simd::store(x, value, rest); });
