@@ -86,8 +86,8 @@ void check_one(const Run& run, std::initializer_list<Part> parts, const L& layer
 
 /// `set` gives the layer its parameters, `see` looks at their gradients.
 template <class L, class Set, class See>
-void check(const Run& run, std::initializer_list<Part> parts, Set set, See see,
-           double fine = 1e-11) {
+void agrees(const Run& run, std::initializer_list<Part> parts, Set set, See see,
+            double fine = 1e-11) {
   const auto both = [&]<class Layer>(std::type_identity<Layer>, double tolerance) {
     Random random(1);
     Layer layer = Layer::initialized(random);
@@ -101,8 +101,8 @@ void check(const Run& run, std::initializer_list<Part> parts, Set set, See see,
 }
 
 template <class L>
-void check(const Run& run, std::initializer_list<Part> parts) {
-  check<L>(run, parts, [](auto&) {}, [](auto&, double) {});
+void agrees(const Run& run, std::initializer_list<Part> parts) {
+  agrees<L>(run, parts, [](auto&) {}, [](auto&, double) {});
 }
 
 /// d a of what is learned as a = σ(decay).
@@ -149,7 +149,7 @@ constexpr LifConfig learning(LifConfig c) {
 
 TEST_CASE("Lif computes what snnTorch's Leaky computes", "[spiking][lif][golden][snntorch]") {
 #define LEAKY(name, reset)                                                                \
-  check<Lif<learning(snntorch_leaky(D, 0.75, reset)), float, ArcTan{.alpha = 2}>>(        \
+  agrees<Lif<learning(snntorch_leaky(D, 0.75, reset)), float, ArcTan{.alpha = 2}>>(       \
       RUN(name), {PART(name, 0)}, [](auto&) {},                                           \
       [](auto& gradient, double tolerance) {                                              \
         through_sigmoid(goldens::spiking::name::d_beta, 0.75, gradient.decay, tolerance); \
@@ -164,9 +164,9 @@ TEST_CASE("Lif computes what snnTorch's Leaky computes", "[spiking][lif][golden]
 }
 
 TEST_CASE("Lif computes what snnTorch's Lapicque computes", "[spiking][lif][golden][snntorch]") {
-  check<Lif<snntorch_lapicque(D, 4, 0.5), float, FastSigmoid{.k = 25}>>(
+  agrees<Lif<snntorch_lapicque(D, 4, 0.5), float, FastSigmoid{.k = 25}>>(
       RUN(snntorch_lapicque_subtract), {PART(snntorch_lapicque_subtract, 0)});
-  check<Lif<snntorch_lapicque(D, 4, 0.5, 1, Reset::to_value), float, FastSigmoid{.k = 25}>>(
+  agrees<Lif<snntorch_lapicque(D, 4, 0.5, 1, Reset::to_value), float, FastSigmoid{.k = 25}>>(
       RUN(snntorch_lapicque_zero), {PART(snntorch_lapicque_zero, 0)});
 }
 
@@ -185,7 +185,7 @@ TEST_CASE("Synaptic computes what snnTorch's Synaptic computes",
           "[spiking][synaptic][golden][snntorch]") {
   constexpr SynapticConfig synapse{.decay = 0.5, .learn_decay = Learned::together};
 #define SYNAPTIC(name, reset)                                                                     \
-  check<Synaptic<Lif<synaptic_membrane<reset>, float, Sigmoid{.k = 4}>, synapse>>(                \
+  agrees<Synaptic<Lif<synaptic_membrane<reset>, float, Sigmoid{.k = 4}>, synapse>>(               \
       RUN(name), {PART(name, 0), PART(name, 1)}, [](auto&) {},                                    \
       [](auto& gradient, double tolerance) {                                                      \
         through_sigmoid(goldens::spiking::name::d_beta, 0.75, gradient.neuron.decay, tolerance);  \
@@ -197,7 +197,7 @@ TEST_CASE("Synaptic computes what snnTorch's Synaptic computes",
 }
 
 TEST_CASE("Alpha computes what snnTorch's Alpha computes", "[spiking][alpha][golden][snntorch]") {
-  check<Alpha<AlphaConfig{.d_model = D, .alpha = 0.75, .beta = 0.5}>>(
+  agrees<Alpha<AlphaConfig{.d_model = D, .alpha = 0.75, .beta = 0.5}>>(
       RUN(snntorch_alpha),
       {PART(snntorch_alpha, 0), PART(snntorch_alpha, 1), PART(snntorch_alpha, 2)});
 }
@@ -206,7 +206,7 @@ TEST_CASE("Recurrent computes what snnTorch's RLeaky computes",
           "[spiking][recurrent][golden][snntorch]") {
   constexpr RecurrentConfig full{.self_connections = true, .bias = true};
 #define RLEAKY(name, membrane)                                                                \
-  check<Recurrent<Lif<membrane>, full>>(                                                      \
+  agrees<Recurrent<Lif<membrane>, full>>(                                                     \
       RUN(name), {PART(name, 0), PART(name, 1)},                                              \
       [](auto& layer) {                                                                       \
         set(layer.recurrent, goldens::spiking::name::weight);                                 \
@@ -237,7 +237,7 @@ constexpr LifConfig jelly(bool decay_input, Reset reset, double to, bool detach)
 
 TEST_CASE("Lif computes what SpikingJelly's LIFNode computes",
           "[spiking][lif][golden][spikingjelly]") {
-#define LIF(name, ...) check<Lif<jelly(__VA_ARGS__)>>(RUN(name), {PART(name, 0)})
+#define LIF(name, ...) agrees<Lif<jelly(__VA_ARGS__)>>(RUN(name), {PART(name, 0)})
   LIF(spikingjelly_lif_decayed_zero, true, Reset::to_value, 0, false);
   LIF(spikingjelly_lif_decayed_zero_detached, true, Reset::to_value, 0, true);
   LIF(spikingjelly_lif_decayed_value, true, Reset::to_value, -0.125, false);
@@ -256,12 +256,12 @@ TEST_CASE("Lif computes what SpikingJelly's LIFNode computes",
 TEST_CASE("IntegrateFire and Synaptic compute what SpikingJelly's nodes compute",
           "[spiking][integrate_fire][synaptic][golden][spikingjelly]") {
   constexpr IntegrateFireConfig hard{.d_model = D, .reset = Reset::to_value}, soft{.d_model = D};
-  check<IntegrateFire<hard, float, Sigmoid{.k = 4}>>(RUN(spikingjelly_if_zero),
-                                                     {PART(spikingjelly_if_zero, 0)});
-  check<IntegrateFire<soft, float, Sigmoid{.k = 4}>>(RUN(spikingjelly_if_soft),
-                                                     {PART(spikingjelly_if_soft, 0)});
+  agrees<IntegrateFire<hard, float, Sigmoid{.k = 4}>>(RUN(spikingjelly_if_zero),
+                                                      {PART(spikingjelly_if_zero, 0)});
+  agrees<IntegrateFire<soft, float, Sigmoid{.k = 4}>>(RUN(spikingjelly_if_soft),
+                                                      {PART(spikingjelly_if_soft, 0)});
   constexpr LifConfig membrane{.d_model = D, .decay = 0.75, .threshold = 0.5};
-  check<Synaptic<Lif<membrane, float, SoftSign{.alpha = 2}>, SynapticConfig{.decay = 0.5}>>(
+  agrees<Synaptic<Lif<membrane, float, SoftSign{.alpha = 2}>, SynapticConfig{.decay = 0.5}>>(
       RUN(spikingjelly_cuba), {PART(spikingjelly_cuba, 0), PART(spikingjelly_cuba, 1)});
 }
 
@@ -280,10 +280,10 @@ constexpr SynapticConfig norse_synapse{.decay = euler_decay(1, 2)};
 
 TEST_CASE("Lif and Synaptic compute what Norse's neurons compute",
           "[spiking][synaptic][golden][norse]") {
-  check<Lif<norse_lif_box(D), float, superspike>>(RUN(norse_lif_box), {PART(norse_lif_box, 0)});
-  check<Synaptic<Lif<norse_membrane(false, 0), float, superspike>, norse_synapse>>(
+  agrees<Lif<norse_lif_box(D), float, superspike>>(RUN(norse_lif_box), {PART(norse_lif_box, 0)});
+  agrees<Synaptic<Lif<norse_membrane(false, 0), float, superspike>, norse_synapse>>(
       RUN(norse_lif), {PART(norse_lif, 0), PART(norse_lif, 1)});
-  check<Recurrent<Synaptic<Lif<norse_membrane(true, 0), float, superspike>, norse_synapse>>>(
+  agrees<Recurrent<Synaptic<Lif<norse_membrane(true, 0), float, superspike>, norse_synapse>>>(
       RUN(norse_lif_recurrent),
       {PART(norse_lif_recurrent, 0), PART(norse_lif_recurrent, 1), PART(norse_lif_recurrent, 2)},
       [](auto& layer) { set(layer.recurrent, goldens::spiking::norse_lif_recurrent::weight); },
@@ -295,9 +295,9 @@ TEST_CASE("Lif and Synaptic compute what Norse's neurons compute",
                   tolerance * (1 + std::abs(expected)));
         }
       });
-  check<Synaptic<LeakyIntegrator<LeakyIntegratorConfig{.d_model = D, .decay = 0.75, .gain = 0.25}>,
-                 norse_synapse>>(RUN(norse_leaky_integrator), {PART(norse_leaky_integrator, 0),
-                                                               PART(norse_leaky_integrator, 1)});
+  agrees<Synaptic<LeakyIntegrator<LeakyIntegratorConfig{.d_model = D, .decay = 0.75, .gain = 0.25}>,
+                  norse_synapse>>(RUN(norse_leaky_integrator), {PART(norse_leaky_integrator, 0),
+                                                                PART(norse_leaky_integrator, 1)});
 }
 
 TEST_CASE("A refractory neuron computes what Norse's computes",
