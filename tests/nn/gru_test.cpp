@@ -96,9 +96,8 @@ struct Ragged {
 
 template <class A, class B>
 bool same_bits(const A& a, const B& b) {
-  return a.rows() == b.rows() && std::memcmp(a.data(), b.data(),
-                                             static_cast<std::size_t>(a.rows() * A::width) *
-                                                 sizeof(typename A::Scalar)) == 0;
+  const auto bytes = static_cast<std::size_t>(a.rows() * A::width) * sizeof(typename A::Scalar);
+  return a.rows() == b.rows() && (bytes == 0 || std::memcmp(a.data(), b.data(), bytes) == 0);
 }
 
 template <class L>

@@ -57,7 +57,7 @@ TEMPLATE_TEST_CASE_SIG("An Lstm sequence has the same bits in any company and on
   for (Index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(random.normal());
   const auto together = layer.forward(x, from_rest(offsets));
   const auto same = [](const float* a, const float* b, Index rows) {
-    return std::memcmp(a, b, static_cast<std::size_t>(rows * H) * sizeof(float)) == 0;
+    return rows == 0 || std::memcmp(a, b, static_cast<std::size_t>(rows * H) * sizeof(float)) == 0;
   };
   for (const int threads : {1, 2}) {
     const Threads scope(threads);

@@ -23,7 +23,7 @@ struct MatrixView {
   }
   /// `count` columns from column `first` on.
   MatrixView middle_cols(Index first, Index count) const {
-    return {data + first, rows, count, stride};
+    return {rows == 0 ? data : data + first, rows, count, stride};  // of no rows, perhaps no data
   }
 
   operator MatrixView<const Real>() const  // NOLINT: what may be written may be read
