@@ -8,8 +8,8 @@
 /// An event is (address, polarity, time in microseconds). Two forms of a file, told apart by their
 /// first bytes:
 ///
-///   text     limen-events 1 <addresses>
-///            <time> <address> <polarity>           a line each; polarity 0 or 1
+///   text     limen-events 1 ADDRESSES
+///            TIME ADDRESS POLARITY                 a line each; polarity 0 or 1
 ///                                                  empty lines and lines from # on are skipped
 ///   binary   "limenev" 0, version 1 (u32), addresses (u32), events (u64), and for each event its
 ///            time (i64) and address · 2 + polarity (u32)      12 bytes, little endian
