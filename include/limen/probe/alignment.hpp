@@ -131,7 +131,8 @@ inline void make_orthonormal(std::vector<Direction>& V) {
     for (int twice = 0; twice < 2; ++twice) {
       for (std::size_t j = 0; j < i; ++j) add_scaled(V[i], -dot(V[i], V[j]), V[j]);
     }
-    V[i] = scaled(std::move(V[i]), 1 / length(V[i]));
+    const double norm = length(V[i]);  // before V[i] is moved: arguments have no order
+    V[i] = scaled(std::move(V[i]), 1 / norm);
   }
 }
 
