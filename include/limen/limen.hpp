@@ -61,7 +61,12 @@
 #include <limen/core/random.hpp>
 #include <limen/core/sequence.hpp>
 #include <limen/core/simd.hpp>
-#include <limen/core/simd_bits.hpp>
+#include <limen/core/simd/batch.hpp>
+#include <limen/core/simd/bits.hpp>
+#include <limen/core/simd/instructions.hpp>
+#include <limen/core/simd/machine.hpp>
+#include <limen/core/simd/scalar.hpp>
+#include <limen/core/simd/shuffle.hpp>
 #include <limen/core/sort.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/core/tensor.hpp>

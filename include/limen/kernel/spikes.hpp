@@ -16,7 +16,7 @@
 
 #include <limen/core/matrix.hpp>
 #include <limen/core/memory.hpp>
-#include <limen/core/simd_bits.hpp>
+#include <limen/core/simd/bits.hpp>
 #include <limen/kernel/neurons.hpp>
 
 namespace limen::inline LIMEN_ABI {
