@@ -133,6 +133,7 @@
 #include <limen/kernel/decay.hpp>
 #include <limen/kernel/delta.hpp>
 #include <limen/kernel/delta_scan.hpp>
+#include <limen/kernel/depthwise_conv.hpp>
 #include <limen/kernel/diagonal_scan.hpp>
 #include <limen/kernel/dispatch.hpp>
 #include <limen/kernel/dropout.hpp>
@@ -166,6 +167,7 @@
 #include <limen/kernel/norm.hpp>
 #include <limen/kernel/open_channels.hpp>
 #include <limen/kernel/panels.hpp>
+#include <limen/kernel/pool.hpp>
 #include <limen/kernel/recurrent.hpp>
 #include <limen/kernel/reduce.hpp>
 #include <limen/kernel/refractory.hpp>

@@ -17,6 +17,7 @@
 #include <limen/core/prepared.hpp>
 #include <limen/kernel/activation.hpp>
 #include <limen/kernel/conv.hpp>
+#include <limen/kernel/depthwise_conv.hpp>
 
 namespace limen::inline LIMEN_ABI {
 

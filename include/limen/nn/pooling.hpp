@@ -11,7 +11,7 @@
 #include <limen/core/denormals.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/prepared.hpp>
-#include <limen/kernel/conv.hpp>
+#include <limen/kernel/pool.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
