@@ -73,6 +73,11 @@ TEST_CASE("States of DeltaNet are values", "[ssm][delta_net]") {
   streams::fall_silent<Small>(matrix_state::parts);
 }
 
+TEST_CASE("Sequences of DeltaNet do not see each other", "[ssm][delta_net]") {
+  streams::long_batches_are_their_sequences<Small>(1e-8);
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("DeltaNet names its parameters as checkpoints do", "[ssm][delta_net]") {
   REQUIRE(matrix_state::names<Small>() ==
           "q_proj.weight k_proj.weight v_proj.weight b_proj.weight q_conv1d.weight "

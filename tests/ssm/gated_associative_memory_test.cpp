@@ -56,6 +56,12 @@ TEST_CASE("States of GatedAssociativeMemory are values", "[ssm][gam]") {
   streams::fall_silent<Small>(parts);
 }
 
+TEST_CASE("Sequences of GatedAssociativeMemory do not see each other", "[ssm][gam]") {
+  using Small = GatedAssociativeMemory<GatedAssociativeMemoryConfig{.d_model = 3, .slots = 4}>;
+  streams::long_batches_are_their_sequences<Small>();
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("GatedAssociativeMemory steps, trains, and prepares to step", "[ssm][gam]") {
   using Layer = GatedAssociativeMemory<GatedAssociativeMemoryConfig{.d_model = 3, .slots = 4}>;
   STATIC_REQUIRE(limen::Layer<Layer>);

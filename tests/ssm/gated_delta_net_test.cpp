@@ -90,6 +90,11 @@ TEST_CASE("States of GatedDeltaNet are values", "[ssm][gated_delta_net]") {
   streams::fall_silent<Small>(matrix_state::parts);
 }
 
+TEST_CASE("Sequences of GatedDeltaNet do not see each other", "[ssm][gated_delta_net]") {
+  streams::long_batches_are_their_sequences<Small>(1e-8);
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("GatedDeltaNet takes steps from tiny to huge", "[ssm][gated_delta_net]") {
   const auto bias = [](Small& layer, float value) { fill(layer.dt_bias, value); };
   const auto rate = [](Small& layer, float value) { fill(layer.A_log, value); };

@@ -90,6 +90,12 @@ TEST_CASE("States of GatedLinearAttention are values", "[ssm][gated_linear_atten
   streams::fall_silent<Small>(matrix_state::parts);
 }
 
+TEST_CASE("Sequences of GatedLinearAttention do not see each other",
+          "[ssm][gated_linear_attention]") {
+  streams::long_batches_are_their_sequences<Small>(1e-9);
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("GatedLinearAttention names its parameters as checkpoints do",
           "[ssm][gated_linear_attention]") {
   REQUIRE(matrix_state::names<Small>() ==

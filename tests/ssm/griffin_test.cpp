@@ -106,6 +106,11 @@ TEST_CASE("States of Griffin are values", "[ssm][griffin]") {
   streams::fall_silent<Small>(parts);
 }
 
+TEST_CASE("Sequences of Griffin do not see each other", "[ssm][griffin]") {
+  streams::long_batches_are_their_sequences<Small>();
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("Griffin does not drift in a million steps", "[ssm][griffin][.slow]") {
   streams::do_not_drift<Griffin<GriffinConfig{.d_model = 2}>>(parts, 2e-5);
 }

@@ -73,6 +73,11 @@ TEST_CASE("States of Mamba2 are values", "[ssm][mamba2]") {
   streams::fall_silent<Small>(matrix_state::parts);
 }
 
+TEST_CASE("Sequences of Mamba2 do not see each other", "[ssm][mamba2]") {
+  streams::long_batches_are_their_sequences<Small>();
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("Mamba2 takes steps from tiny to huge", "[ssm][mamba2]") {
   const auto bias = [](Small& layer, float value) { fill(layer.dt_bias, value); };
   const auto rate = [](Small& layer, float value) { fill(layer.A_log, value); };

@@ -127,6 +127,11 @@ TEST_CASE("States of Mamba are values", "[ssm][mamba]") {
   streams::fall_silent<Mamba<narrow>>(parts);
 }
 
+TEST_CASE("Sequences of Mamba do not see each other", "[ssm][mamba]") {
+  streams::long_batches_are_their_sequences<Mamba<narrow>>();
+  streams::keep_nan_to_themselves<Mamba<narrow>>();
+}
+
 TEST_CASE("Mamba does not drift in a million steps", "[ssm][mamba][.slow]") {
   streams::do_not_drift<Mamba<MambaConfig{.d_model = 2, .d_state = 4}>>(parts, 2e-5);
 }

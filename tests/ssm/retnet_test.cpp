@@ -102,6 +102,11 @@ TEST_CASE("States of RetNet are values", "[ssm][retnet]") {
   streams::fall_silent<Small>(matrix_state::parts);
 }
 
+TEST_CASE("Sequences of RetNet do not see each other", "[ssm][retnet]") {
+  streams::long_batches_are_their_sequences<Small>(1e-9);
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("RetNet names its parameters as checkpoints do", "[ssm][retnet]") {
   REQUIRE(matrix_state::names<Small>() ==
           "q_proj.weight k_proj.weight v_proj.weight g_proj.weight g_norm_swish_gate.weight "

@@ -108,6 +108,11 @@ TEST_CASE("States of S4d are values", "[ssm][s4d]") {
   streams::fall_silent<Small>(parts);
 }
 
+TEST_CASE("Sequences of S4d do not see each other", "[ssm][s4d]") {
+  streams::long_batches_are_their_sequences<Small>();
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("S4d does not drift in a million steps", "[ssm][s4d][.slow]") {
   streams::do_not_drift<Small>(parts, 1e-4);
 }

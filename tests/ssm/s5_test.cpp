@@ -43,6 +43,11 @@ TEST_CASE("States of S5 are values", "[ssm][s5]") {
   streams::fall_silent<Small>(parts);
 }
 
+TEST_CASE("Sequences of S5 do not see each other", "[ssm][s5]") {
+  streams::long_batches_are_their_sequences<Small>();
+  streams::keep_nan_to_themselves<Small>();
+}
+
 TEST_CASE("S5 does not drift in a million steps", "[ssm][s5][.slow]") {
   streams::do_not_drift<Small>(parts, 1e-4);
 }

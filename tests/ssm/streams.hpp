@@ -4,12 +4,16 @@
 /// `parts` shows the numbers of a state: parts(state, [](auto&... fixed) {...}).
 
 #include <limen/core/denormals.hpp>
+#include <limen/core/prepared.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/io/state_file.hpp>
 
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "../allocations.hpp"
@@ -108,6 +112,123 @@ void share_a_prefix(double tolerance = 1e-10) {
       const double e = expected.data()[40 * Exact::out + i];
       REQUIRE(std::abs(y.data()[i] - e) <= tolerance * (1 + std::abs(e)));
     }
+  }
+}
+
+/// A batch of long sequences, run forwards and backwards from states that have seen something.
+template <class L>
+struct LongBatch {
+  using State = typename L::State;
+  static constexpr std::array<Index, 6> offsets{0, 150, 150, 420, 421, 500};
+  static constexpr Index count = 5;
+
+  Sequence<typename L::Scalar, L::in> x = noise<L>(500, 18), dy = noise<L>(500, 19);
+  std::unique_ptr<State[]> start = std::make_unique<State[]>(count), last, first;
+  Sequence<typename L::Scalar, L::out> y;
+  Sequence<typename L::Scalar, L::in> dx;
+  L gradient;
+
+  explicit LongBatch(const L& layer) {
+    for (Index b = 0; b < count; ++b) {
+      layer.forward(noise<L>(5, static_cast<std::uint64_t>(20 + b)), Batch<State>(start[at(b)]));
+    }
+  }
+  static std::size_t at(Index b) { return static_cast<std::size_t>(b); }
+  Index begin(Index b) const { return offsets[at(b)]; }
+  Index rows(Index b) const { return offsets[at(b + 1)] - begin(b); }
+
+  void run(const L& layer) {
+    typename L::Cache cache;
+    last = std::make_unique<State[]>(count);
+    first = std::make_unique<State[]>(count);
+    gradient = L();
+    std::copy_n(start.get(), count, last.get());
+    y = layer.forward(Sequence(x), batch(last), cache);
+    dx = layer.backward(dy, batch(first), cache, gradient);
+  }
+  auto batch(const std::unique_ptr<State[]>& states) const {
+    return Batch<State>(std::span<State>(states.get(), at(count)), offsets);
+  }
+};
+
+/// Long sequences of a batch, each across chunks and segments of its own, are what they are alone.
+template <class L>
+void long_batches_are_their_sequences(double tolerance = 1e-10) {
+  using Exact = typename L::template with_scalar<double>;
+  const Exact layer = drawn<Exact>(17);
+  LongBatch<Exact> all(layer);
+  all.run(layer);
+  Exact gradient;
+  const auto near = [&](const char* what, Index i, double got, double expected) {
+    INFO(what << ' ' << i);
+    REQUIRE(std::abs(got - expected) <= tolerance * (1 + std::abs(expected)));
+  };
+  for (Index b = 0; b < all.count; ++b) {
+    typename Exact::Cache cache;
+    auto state = std::make_unique<typename Exact::State>(all.start[all.at(b)]);
+    auto d_state = std::make_unique<typename Exact::State>();
+    const auto y =
+        layer.forward(middle_rows(all.x, all.begin(b), all.rows(b)).copy(), *state, cache);
+    const auto dx =
+        layer.backward(middle_rows(all.dy, all.begin(b), all.rows(b)), *d_state, cache, gradient);
+    for (Index i = 0; i < y.size(); ++i) {
+      near("y", i, all.y.row_data(all.begin(b))[i], y.data()[i]);
+      near("dx", i, all.dx.row_data(all.begin(b))[i], dx.data()[i]);
+    }
+    const auto from = middle_rows(all.x, 0, 1);
+    near("last state", b, layer.step(from.row(0), all.last[all.at(b)])[0],
+         layer.step(from.row(0), *state)[0]);
+    const auto numbers = [](const auto& s) { return reinterpret_cast<const double*>(&s); };
+    for (Index i = 0; i < static_cast<Index>(sizeof(*d_state) / sizeof(double)); ++i) {
+      near("first state", i, numbers(all.first[all.at(b)])[i], numbers(*d_state)[i]);
+    }
+  }
+  for_each_parameter(
+      [&](const std::string& name, const auto& got, const auto& expected) {
+        for (Index i = 0; i < got.size; ++i) near(name.c_str(), i, got[i], expected[i]);
+      },
+      all.gradient, gradient);
+}
+
+/// A number that is none, in a row or in a first state, leaves every bit of the other sequences as
+/// it was: forwards, backwards, in their states, and in runs that find its remains in their memory.
+template <class L>
+void keep_nan_to_themselves() {
+  const L layer = drawn<L>(17);
+  LongBatch<L> clean(layer);
+  clean.run(layer);
+  const auto inferred = prepare(layer).forward(clean.x, clean.batch(clean.last));
+  const auto others_are_the_same = [&](const LongBatch<L>& other, Index poisoned) {
+    for (Index b = 0; b < clean.count; ++b) {
+      if (b == poisoned) continue;
+      INFO("sequence " << b);
+      const Index first = clean.begin(b), rows = clean.rows(b);
+      REQUIRE(same_bits(middle_rows(clean.y, first, rows).copy(),
+                        middle_rows(other.y, first, rows).copy()));
+      REQUIRE(same_bits(middle_rows(clean.dx, first, rows).copy(),
+                        middle_rows(other.dx, first, rows).copy()));
+      const std::size_t size = sizeof(typename L::State);
+      REQUIRE(std::memcmp(&clean.first[clean.at(b)], &other.first[clean.at(b)], size) == 0);
+    }
+  };
+  for (const bool in_state : {false, true}) {
+    LongBatch<L> poisoned(layer);
+    auto* const bytes = reinterpret_cast<typename L::Scalar*>(&poisoned.start[2]);
+    const Index numbers = static_cast<Index>(sizeof(typename L::State) / sizeof(*bytes));
+    constexpr auto nan = std::numeric_limits<typename L::Scalar>::quiet_NaN();
+    if (in_state) {
+      std::fill_n(bytes, numbers, nan);
+    } else {
+      std::fill_n(poisoned.x.row_data(240), L::in, nan);
+    }
+    poisoned.run(layer);
+    REQUIRE(std::isnan(poisoned.y(in_state ? 150 : 240, 0)));
+    others_are_the_same(poisoned, 2);
+    const auto y = prepare(layer).forward(poisoned.x, poisoned.batch(poisoned.last));
+    REQUIRE(same_bits(middle_rows(y, 421, 79).copy(), middle_rows(inferred, 421, 79).copy()));
+    LongBatch<L> again(layer);
+    again.run(layer);
+    others_are_the_same(again, -1);
   }
 }
 
