@@ -80,8 +80,8 @@ struct Parallel {
   Sequence<Real, out> forward(SequenceView<Real, in> x, Batch<State> batch) const {
     const FlushDenormals guard;
     Sequence<Real, out> y;
-    const bool all =
-        each([&]<std::size_t I>(Position<I>) { return join<I>(run<I>(x, batch), y, x.rows()); });
+    const bool all = detail::every_position<count>(
+        [&]<std::size_t I>(detail::Position<I>) { return join<I>(run<I>(x, batch), y, x.rows()); });
     if (!all) return {};
     return y;
   }
@@ -91,7 +91,7 @@ struct Parallel {
   {
     const FlushDenormals guard;
     Vector<Real, out> y;
-    each([&]<std::size_t I>(Position<I>) {
+    detail::every_position<count>([&]<std::size_t I>(detail::Position<I>) {
       join_rows<I>(get<I>(layers).step(x, get<I>(state)).matrix(), y.matrix());
       return true;
     });
@@ -116,7 +116,7 @@ struct Parallel {
     const FlushDenormals guard;
     const Index rows = x.rows();
     Sequence<Real, out> y;
-    const bool all = each([&]<std::size_t I>(Position<I>) {
+    const bool all = detail::every_position<count>([&]<std::size_t I>(detail::Position<I>) {
       const auto own = [&] {
         if constexpr (I + 1 < count) {
           return Sequence<Real, in>(x);
@@ -142,7 +142,7 @@ struct Parallel {
     }
     const FlushDenormals guard;
     Sequence<Real, in> dx;
-    const bool all = each([&]<std::size_t I>(Position<I>) {
+    const bool all = detail::every_position<count>([&]<std::size_t I>(detail::Position<I>) {
       detail::TapScope scope(batch.context, detail::position_names<count>[I]);
       auto part = get<I>(layers).backward(share<I>(dy, cache), scope.of(detail::part_of<I>(batch)),
                                           get<I>(cache.parts), get<I>(gradient.layers));
@@ -159,17 +159,6 @@ struct Parallel {
   }
 
  private:
-  template <std::size_t I>
-  using Position = std::integral_constant<std::size_t, I>;
-
-  /// f(0) && f(1) && ...
-  template <class F>
-  static bool each(F f) {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return (f(Position<I>{}) && ...);
-    }(std::index_sequence_for<Layers...>{});
-  }
-
   template <std::size_t I>
   static constexpr Index column() {
     Index before = 0;
@@ -215,7 +204,7 @@ struct Parallel {
   static auto share(SequenceView<Real, out> dy, const Cache& cache) {
     if constexpr (product) {
       auto d = dy.copy();
-      each([&]<std::size_t J>(Position<J>) {
+      detail::every_position<count>([&]<std::size_t J>(detail::Position<J>) {
         if constexpr (J != I) multiply_rows(get<J>(cache.y).matrix(), d.matrix());
         return true;
       });

@@ -50,6 +50,17 @@ constexpr void visit_parts(F& f, Packs&... packs) {
   }(std::make_index_sequence<N>{});
 }
 
+template <std::size_t I>
+using Position = std::integral_constant<std::size_t, I>;
+
+/// f(Position<0>{}) && f(Position<1>{}) && ... for N positions: true if all are.
+template <std::size_t N, class F>
+constexpr bool every_position(F f) {
+  return [&]<std::size_t... I>(std::index_sequence<I...>) {
+    return (f(Position<I>{}) && ...);
+  }(std::make_index_sequence<N>{});
+}
+
 template <class... Layers>
 Pack<Layers...> initialized_parts(Random& random) {
   Pack<Layers...> parts;

@@ -122,7 +122,7 @@ struct Alternatives {
   static Sequence<Real, out> forward(const Parts& parts, const Routes& routes, X x,
                                      const Batch<States>& batch, C&... caches) {
     Sequence<Real, out> y;
-    const bool all = each([&]<std::size_t I>(Position<I>) {
+    const bool all = every_position<count>([&]<std::size_t I>(Position<I>) {
       TapScope scope(batch.context, position_names<count>[I]);
       return routes.send(Index{I}, x, scope.of(part_of<I>(batch)), y, [&](auto&& rows, auto part) {
         return get<I>(parts).forward(std::move(rows), part, get<I>(caches)...);
@@ -136,7 +136,7 @@ struct Alternatives {
   static Vector<Real, out> step(const Parts& parts, Index way, VectorView<Real, in> x,
                                 States& states) noexcept {
     Vector<Real, out> y;
-    const bool none = each([&]<std::size_t I>(Position<I>) {
+    const bool none = every_position<count>([&]<std::size_t I>(Position<I>) {
       if (way != Index{I}) return true;
       y = get<I>(parts).step(x, get<I>(states));
       return false;
@@ -152,7 +152,7 @@ struct Alternatives {
                                      const Caches& caches, Parts& gradient) {
     if (!fits_cache(dy.rows(), routes.rows())) return {};
     Sequence<Real, in> dx;
-    const bool all = each([&]<std::size_t I>(Position<I>) {
+    const bool all = every_position<count>([&]<std::size_t I>(Position<I>) {
       TapScope scope(batch.context, position_names<count>[I]);
       return routes.send(
           Index{I}, dy, scope.of(part_of<I>(batch)), dx, [&](const auto& rows, auto part) {
@@ -161,18 +161,6 @@ struct Alternatives {
     });
     if (!all) return {};
     return dx;
-  }
-
- private:
-  template <std::size_t I>
-  using Position = std::integral_constant<std::size_t, I>;
-
-  /// f(0) && f(1) && ...
-  template <class F>
-  static bool each(F f) {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return (f(Position<I>{}) && ...);
-    }(std::index_sequence_for<Layers...>{});
   }
 };
 
