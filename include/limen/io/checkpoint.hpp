@@ -83,7 +83,7 @@ struct LoadOptions {
   bool convert = false;       ///< accept any floating-point kind for another (float16 for float32)
   bool ignore_extra = false;  ///< accept tensors that the model does not have
   bool finite = true;         ///< NaN and infinities are errors that name the tensor
-  std::string prefix = "";    ///< of the model's names in the file; other names are not looked at
+  std::string prefix{};       ///< of the model's names in the file; other names are not looked at
 };
 
 inline Status save(const Inventory& inventory, const std::string& path,

@@ -241,9 +241,10 @@ void attention_decode(const AttentionRule<Real>& rule, const AttentionCall<Real>
   const auto part = [&](Index h, Index n) {
     return GatheredRows<Real>::at(room + (h * chunks + n) * part_size, work.rows, work.dv);
   };
+  const Index passes = 1 + work.rows / 8;
   const double ns = 0.04 * static_cast<double>(work.c.k.rows * rule.key_heads) *
                     static_cast<double>(work.d + work.dv) * static_cast<double>(sizeof(Stored)) /
-                    4 * static_cast<double>(1 + work.rows / 8);
+                    4 * static_cast<double>(passes);
   parallel_for(rule.key_heads * chunks, ns, [&](Index i) {
     work.attend(i / chunks, i % chunks, queries + i / chunks * q_size,
                 part(i / chunks, i % chunks));

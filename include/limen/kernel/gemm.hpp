@@ -47,7 +47,7 @@ inline constexpr Index rows_ahead = 2048 / (panel_width<Real> * static_cast<Inde
 /// What lies n numbers after p: to ask for, never to read, for it may be past the end.
 template <class Real>
 LIMEN_INLINE const Real* ahead_of(const Real* p, Index n) noexcept {
-  return reinterpret_cast<const Real*>(reinterpret_cast<std::uintptr_t>(p) +
+  return reinterpret_cast<const Real*>(reinterpret_cast<std::uintptr_t>(p) +  // NOLINT: as above
                                        static_cast<std::uintptr_t>(n) * sizeof(Real));
 }
 

@@ -170,7 +170,7 @@ struct DepthwiseConv {
       }
       depthwise_conv_backward<Real>(W, d, x, w.data(), dx.matrix().middle_rows(first, rows),
                                     d_first, dw.data(), data_or_null(gradient.bias));
-      for (Index i = 0; batch.carries() && i < W - 1; ++i) {
+      for (Index i = 0; d_first != nullptr && i < W - 1; ++i) {
         const Index t = rows - (W - 1) + i;  // the row that became row i of the last state
         Real* to = t >= 0 ? dx.row_data(first + t) : d_first + (t + W - 1) * D;
         const Real* from = d_last.data() + i * D;
