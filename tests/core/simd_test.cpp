@@ -1,6 +1,7 @@
 #include <limen/core/simd.hpp>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "../catch.hpp"
@@ -24,6 +25,25 @@ TEMPLATE_TEST_CASE("Every length and alignment gives what the plain loop gives",
       }
     }
   }
+}
+
+TEMPLATE_TEST_CASE("max and min take the second where either is NaN", "[core][simd]", float,
+                   double) {
+  using V = simd::Vec<TestType>;
+  const TestType nan = std::numeric_limits<TestType>::quiet_NaN();
+  const auto first = [](const V& v) {
+    TestType lanes[V::size];
+    simd::store(lanes, v);
+    return lanes[0];
+  };
+  REQUIRE(first(simd::max(V(1), V(2))) == 2);
+  REQUIRE(first(simd::max(V(2), V(1))) == 2);
+  REQUIRE(first(simd::min(V(1), V(2))) == 1);
+  REQUIRE(first(simd::min(V(2), V(1))) == 1);
+  REQUIRE(first(simd::max(V(nan), V(1))) == 1);
+  REQUIRE(first(simd::min(V(nan), V(1))) == 1);
+  REQUIRE(std::isnan(first(simd::max(V(1), V(nan)))));
+  REQUIRE(std::isnan(first(simd::min(V(1), V(nan)))));
 }
 
 TEMPLATE_TEST_CASE("Reductions see every lane", "[core][simd]", float, double) {

@@ -58,7 +58,7 @@ struct RowGroup {
 
 template <class Real>
 MatrixView<Real> rows_apart(MatrixView<Real> x, Index first, Index count, Index apart) {
-  return {x.row(first), count, x.cols, x.stride * apart};
+  return {x.middle_rows(first, count).data, count, x.cols, x.stride * apart};
 }
 
 template <class Real>

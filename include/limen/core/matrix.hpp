@@ -19,7 +19,7 @@ struct MatrixView {
 
   /// `count` rows from row `first` on.
   MatrixView middle_rows(Index first, Index count) const {
-    return {row(first), count, cols, stride};
+    return {data == nullptr ? data : row(first), count, cols, stride};
   }
   /// `count` columns from column `first` on.
   MatrixView middle_cols(Index first, Index count) const {

@@ -16,8 +16,23 @@
 namespace limen::inline LIMEN_ABI {
 
 namespace detail {
+
 inline thread_local int threads_allowed = 1;
+
+#if defined(_OPENMP)
+/// A function by itself: one that holds a parallel region begins, from clang, with a call of
+/// OpenMP, and the first of these allocates. A step, which shares nothing, must not come by here.
+template <class F>
+LIMEN_NOINLINE void share(Index count, int threads, F& f) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index i = 0; i < count; ++i) {
+    const FlushDenormals guard;  // the mode belongs to each thread
+    f(i);
+  }
 }
+#endif
+
+}  // namespace detail
 
 /// Allows `count` threads until the end of the scope.
 class Threads {
@@ -45,11 +60,7 @@ void parallel_for(Index count, double work_ns, F&& f) {
 #if defined(_OPENMP)
   const int threads = Threads::allowed();
   if (threads > 1 && count > 1 && work_ns >= worth_a_thread_ns && omp_in_parallel() == 0) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (Index i = 0; i < count; ++i) {
-      const FlushDenormals guard;  // the mode belongs to each thread
-      f(i);
-    }
+    detail::share(count, threads, f);
     return;
   }
 #endif

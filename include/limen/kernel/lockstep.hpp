@@ -36,6 +36,21 @@ class Meeting {
   std::atomic<unsigned> round_{0};
 };
 
+#if defined(_OPENMP)
+/// A function by itself, like detail::share.
+template <class F>
+LIMEN_NOINLINE void share_steps(int threads, F& f) {
+  Meeting meeting;
+#pragma omp parallel num_threads(threads)
+  {
+    const FlushDenormals guard;  // the mode belongs to each thread
+    const Threads alone(1);
+    const int parts = omp_get_num_threads();  // fewer may have come than were asked for
+    f(Index{omp_get_thread_num()}, Index{parts}, [&] { meeting.wait(parts); });
+  }
+}
+#endif
+
 }  // namespace detail
 
 /// f(part, parts, meet) on each thread allowed, or once; each calls meet() after every step, as
@@ -45,14 +60,7 @@ void in_lockstep(Index most_parts, double step_ns, F&& f) {
 #if defined(_OPENMP)
   const Index allowed = Threads::allowed(), threads = allowed < most_parts ? allowed : most_parts;
   if (threads > 1 && step_ns >= worth_a_meeting_ns && omp_in_parallel() == 0) {
-    detail::Meeting meeting;
-#pragma omp parallel num_threads(static_cast<int>(threads))
-    {
-      const FlushDenormals guard;  // the mode belongs to each thread
-      const Threads alone(1);
-      const int parts = omp_get_num_threads();  // fewer may have come than were asked for
-      f(Index{omp_get_thread_num()}, Index{parts}, [&] { meeting.wait(parts); });
-    }
+    detail::share_steps(static_cast<int>(threads), f);
     return;
   }
 #endif

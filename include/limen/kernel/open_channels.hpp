@@ -117,7 +117,8 @@ PanelsView<Real> pack_open(const Real* w, Index stride, Index taps, Index I, Ope
                            OpenChannels ins, Real* to) noexcept {
   constexpr Index width = panel_width<Real>;
   const Index K = taps * ins.count;
-  for (Index n = 0; n < outs.count; n += width) {
+  const Index last = K > 0 ? outs.count : 0;  // with all inputs closed there is nothing to write
+  for (Index n = 0; n < last; n += width) {
     detail::pack_open_panel(w, stride, taps, I, outs.at + n, std::min(width, outs.count - n), ins,
                             to + n * K);
   }

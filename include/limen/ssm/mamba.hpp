@@ -112,7 +112,7 @@ struct Mamba {
     auto u = conv1d.forward(SequenceView<Real, E>(xz.data(), x.rows(), 2 * E), conv_of(batch));
     const auto p = linear(u, x_proj.weight);
     const auto delta = step_sizes(p);
-    const MatrixView<const Real> z = {xz.data() + E, x.rows(), E, 2 * E};
+    const auto z = xz.matrix().middle_cols(E, E);
     const auto decay = blocks_of(A_log);
     scan(decay, u.matrix(), delta.matrix(), z, p.matrix(), batch, u.matrix());
     return linear(u, out_proj.weight, data_or_null(out_proj.bias));

@@ -128,7 +128,8 @@ struct Mamba2 {
     if (!batch.fits(T)) return {};
     const FlushDenormals guard;
     const auto p = linear(h, in_proj.weight, data_or_null(in_proj.bias));
-    const auto u = conv1d.forward(SequenceView<Real, K>(p.data() + E, T, width), conv_part(batch));
+    const auto u =
+        conv1d.forward(SequenceView<Real, K>(columns<K>(p, E).data, T, width), conv_part(batch));
     Sequence<Real, H> delta(T), a(T);
     step_decay(columns<H>(p, E + K), dt_bias.data(), A_log.data(), limit, delta.matrix(),
                a.matrix());

@@ -62,15 +62,35 @@ LIMEN_INLINE xsimd::batch<T, A> fnma(const xsimd::batch<T, A>& a, const xsimd::b
   return simd::fma(-a, b, c);
 }
 
-/// The larger; the second where either is NaN.
+/// The larger; the second where either is NaN, which xsimd's own does in some versions only.
 template <class T, class A>
 LIMEN_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b) {
-  return xsimd::max(a, b);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, float>) return _mm512_max_ps(a, b);
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, double>) return _mm512_max_pd(a, b);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, float>) return _mm256_max_ps(a, b);
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, double>) return _mm256_max_pd(a, b);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, float>) return _mm_max_ps(a, b);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, double>) return _mm_max_pd(a, b);
+#endif
+  return xsimd::select(a > b, a, b);
 }
-/// The smaller; the second where either is NaN.
+/// The smaller; the second where either is NaN, which xsimd's own does in some versions only.
 template <class T, class A>
 LIMEN_INLINE xsimd::batch<T, A> min(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b) {
-  return xsimd::min(a, b);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, float>) return _mm512_min_ps(a, b);
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, double>) return _mm512_min_pd(a, b);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, float>) return _mm256_min_ps(a, b);
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, double>) return _mm256_min_pd(a, b);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, float>) return _mm_min_ps(a, b);
+  if constexpr (sizeof(a) == 16 && std::is_same_v<T, double>) return _mm_min_pd(a, b);
+#endif
+  return xsimd::select(a < b, a, b);
 }
 template <class T, class A>
 LIMEN_INLINE xsimd::batch<T, A> abs(const xsimd::batch<T, A>& a) {
