@@ -229,8 +229,8 @@ TEST_CASE("Two threads give the bits of one", "[spiking][lif]") {
     const Threads allowed(threads);
     typename L::Cache cache;
     auto gradient = std::make_unique<L>();
-    const auto s = forward(layer, Sequence(x), cache);
-    const auto dx = backward(layer, dy, cache, *gradient);
+    auto s = forward(layer, Sequence(x), cache);
+    auto dx = backward(layer, dy, cache, *gradient);
     return std::tuple(std::move(s), std::move(dx), std::move(gradient));
   };
   const auto [s1, dx1, g1] = run(1);
