@@ -31,6 +31,22 @@ TEST_CASE("The first token of a stream is taken as it is, the second is half rem
   REQUIRE(s(1, 0) == Approx(0.6830127).epsilon(1e-7));
 }
 
+TEST_CASE("What hardly forgets also hardly writes, to the last digit of float", "[ssm][rg_lru]") {
+  for (const double rate : {-2.0, -8.0, -14.0, -20.0, -30.0}) {
+    RgLru<RgLruConfig{.d = 1}> layer, gradient;  // gates of 0: r = i = 1/2
+    layer.recurrent_param[0] = static_cast<float>(rate);
+    decltype(layer)::Cache cache;
+    const auto s = forward(layer, Sequence<float, 1>{{0}, {1}}, cache);
+    const double v = 4 * std::log1p(std::exp(rate)), m = std::sqrt(-std::expm1(-2 * v));
+    INFO("rate " << rate);
+    REQUIRE(std::abs(static_cast<double>(s(1, 0)) / (0.5 * m) - 1) < 1e-6);
+    // d log a = -a²/2 / max(m, 1/2000),  d rate = -log a' r, rate = 8 softplus(Λ)
+    backward(layer, Sequence<float, 1>{{0}, {1}}, cache, gradient);
+    const double slope = std::exp(-2 * v) / std::max(m, 1.0 / 2000) * 2 / (1 + std::exp(-rate));
+    REQUIRE(std::abs(static_cast<double>(gradient.recurrent_param[0]) / slope - 1) < 1e-5);
+  }
+}
+
 TEST_CASE("Extreme gates of RgLru leave finite numbers and slopes", "[ssm][rg_lru]") {
   for (const float rate : {-200.0f, -20.0f, 0.0f, 50.0f, 1e4f}) {
     for (const float gate : {-1e4f, -100.0f, 0.0f, 100.0f, 1e4f}) {

@@ -314,8 +314,11 @@ void stays_finite_for_any_step(F set, std::initializer_list<double> values) {
 /// denormal number stays behind.
 template <class L, class F>
 void fall_silent(F parts) {
-  const auto guard = std::make_unique<FlushDenormals>();
-  if (!FlushDenormals::active()) return;  // a machine that cannot
+  const auto can = [] {
+    const FlushDenormals guard;
+    return FlushDenormals::active();
+  };
+  if (!can()) return;  // the machine; otherwise from here on only the layer sees to it
   const L layer = drawn<L>(15);
   const auto x = noise<L>(40, 16);
   const auto faint = std::make_unique<typename L::State>(),

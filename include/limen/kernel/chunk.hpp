@@ -11,6 +11,7 @@
 /// sums: nothing overflows, nothing cancels, a decay of 0 is a decay like any other, and there is
 /// no exponential left in the chunk.
 
+#include <algorithm>
 #include <array>
 #include <type_traits>
 #include <utility>
@@ -21,6 +22,9 @@
 #include <limen/kernel/tile.hpp>
 
 namespace limen::inline LIMEN_ABI::chunk {
+
+template <class Real>
+using View = MatrixView<const Real>;
 
 /// The left factor of a product: element (i, k) is data[i row + k col].
 template <class Real>
@@ -131,12 +135,36 @@ template <class Real>
 inline constexpr int tile_rows = limen::detail::tile_rows<Real>;
 inline constexpr int ragged_rows = 4;
 
+/// Asks for some of the rows at a time, for all of them within a product that gives y.
+template <class Real>
+class Fetch {
+ public:
+  Fetch(View<Real> rows, View<Real> y)
+      : rows_(rows),
+        tiles_((y.cols + 2 * simd::lanes<Real> - 1) /
+               (2 * simd::lanes<Real>)*parts(y.rows, Index{tile_rows<Real>})),
+        each_(tiles_ > 0 ? (rows.rows + tiles_ - 1) / tiles_ : 0) {}
+
+  void some() {
+    constexpr Index line = 64 / sizeof(Real);
+    for (Index end = std::min(next_ + each_, rows_.rows); next_ < end; ++next_) {
+      for (Index c = 0; c < rows_.cols; c += line) simd::prefetch(rows_.row(next_) + c);
+    }
+  }
+
+ private:
+  const View<Real> rows_;
+  const Index tiles_, each_;
+  Index next_ = 0;
+};
+
 }  // namespace detail
 
 /// y(i, :) = keep_i y(i, :) + Σ_k a(i, k) b(k, :)        b [depth x N], y [M x N]
+/// `ahead`: rows that are wanted next; they come from memory meanwhile, some with every tile.
 template <class Real>
 void multiply(Part part, Left<Real> a, MatrixView<const Real> b, Keep<Real> keep,
-              MatrixView<Real> y) noexcept {
+              MatrixView<Real> y, std::type_identity_t<View<Real>> ahead = {}) noexcept {
   using detail::Job;
   constexpr Index width = simd::lanes<Real>;
   static constexpr auto pairs =
@@ -149,6 +177,7 @@ void multiply(Part part, Left<Real> a, MatrixView<const Real> b, Keep<Real> keep
     keep.from = y.data;
     keep.from_row = y.stride;
   }
+  detail::Fetch<Real> fetch(ahead, y);
   for (Index c = 0, columns; c < y.cols; c += columns) {
     const Index left = y.cols - c;
     columns = left >= 2 * width ? 2 * width : left >= width ? width : left;
@@ -168,6 +197,7 @@ void multiply(Part part, Left<Real> a, MatrixView<const Real> b, Keep<Real> keep
                           y.stride,
                           columns};
       const auto rows = static_cast<std::size_t>(i1 - i0 - 1);
+      fetch.some();
       if (columns == 2 * width) {
         pairs[rows](job);
       } else if (columns == width) {

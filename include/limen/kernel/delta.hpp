@@ -61,7 +61,8 @@ class DeltaChunk {
         ft_(backward ? Q * Q : 0),
         keep_u_(backward) {}
 
-  void forward(const HeadChunk& at, Real* S, bool rest, bool last, const MatrixView<Real>* y) {
+  void forward(const HeadChunk& at, const HeadChunk& next, Real* S, bool rest, bool last,
+               const MatrixView<Real>* y) {
     using chunk::Keep;
     using chunk::Part;
     const Index n = at.n;
@@ -72,7 +73,7 @@ class DeltaChunk {
     if (rest) {
       chunk::scale_rows<Real>(of_head(x_.v, at), nullptr, missing);
     } else {
-      chunk::multiply<Real>(Part::all, {k, N_, 1}, state, {}, part);
+      chunk::multiply<Real>(Part::all, {k, N_, 1}, state, {}, part, of_head(x_.v, next));
       subtract_rows(of_head(x_.v, at), part, decays_.e, missing);
     }
     chunk::scale_rows<Real>(missing, strength_, u);
@@ -87,7 +88,8 @@ class DeltaChunk {
     if (last) {
       chunk::scale_rows<Real>(u, decays_.w, part);
       chunk::multiply<Real>(Part::all, {k, 1, N_}, part,
-                            rest ? Keep<Real>{} : Keep<Real>{&decays_.all, 0}, state);
+                            rest ? Keep<Real>{} : Keep<Real>{&decays_.all, 0}, state,
+                            y != nullptr ? of_head(*y, next) : MatrixView<Real>{});
     }
   }
 

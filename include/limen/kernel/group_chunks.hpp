@@ -5,9 +5,9 @@
 ///
 /// A Recurrence says what happens in a chunk of one head:
 ///
-///   forward(chunk, S, rest, last, y)            S from before the chunk to after it, y if not
-///   null;
-///                                               `rest`: S is 0;  without `last`: S is not needed
+///   forward(chunk, next, S, rest, last, y)      S from before the chunk to after it, y if not
+///                                               null;  `rest`: S is 0;  without `last`: S is not
+///                                               needed;  `next` is the chunk that comes then
 ///   backward(chunk, S, dy, dS, dqt, dkt, g)     S before the chunk, the state after it behind S;
 ///                                               dS from after it to before; dqt, dkt are added to
 ///
@@ -150,7 +150,7 @@ class GroupHeads {
         Real* const S = !rest ? state + h * size : own.data() + (T > segment ? h - h0_ : 0) * size;
         if (kept != nullptr) copy(S, size, kept + h * size);
         for_each_chunk(h, t0, [&](const HeadChunk& at) {
-          recurrence_.forward(at, S, rest && at.t == 0, !rest || at.t + at.n < T, &y);
+          recurrence_.forward(at, after(at), S, rest && at.t == 0, !rest || at.t + at.n < T, &y);
         });
       }
     }
@@ -178,7 +178,7 @@ class GroupHeads {
         for_each_chunk(h, t0, [&](const HeadChunk& at) {
           Real* const S = states.data() + at.c * size;
           copy(S, size, S + size);
-          recurrence_.forward(at, S + size, from == nullptr && at.c == 0, true, nullptr);
+          recurrence_.forward(at, {}, S + size, from == nullptr && at.c == 0, true, nullptr);
           ++count;
         });
         for (Index c = count - 1; c >= 0; --c) {
@@ -205,6 +205,19 @@ class GroupHeads {
   void for_each_chunk(Index h, Index t0, F&& f) {
     const Index end = std::min(x_.v.rows, t0 + segment);
     for (Index t = t0, c = 0; t < end; t += Q, ++c) f(HeadChunk{h, t, std::min(Q, end - t), c});
+  }
+
+  /// Which chunk forward comes to next; without rows after the last.
+  HeadChunk after(const HeadChunk& at) const {
+    const Index T = x_.v.rows, start = at.t - at.c * Q, end = std::min(T, start + segment);
+    HeadChunk next{at.h, at.t + Q, 0, 0};
+    if (next.t >= end) {
+      const bool more = at.h + 1 < h1_;
+      next.h = more ? at.h + 1 : h0_;
+      next.t = more ? start : end;
+    }
+    next.n = std::min(Q, T - next.t);
+    return next;
   }
 
   /// From turned back to rows.

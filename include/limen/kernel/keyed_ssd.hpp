@@ -174,6 +174,12 @@ class KeyedHeads {
   }
 
  private:
+  /// The rows of the chunk at t, if there is one, and the columns of this head.
+  template <class M>
+  M of_head(M m, Index t, Index width) const {
+    return m.middle_rows(t, std::min(Q, m.rows - t)).middle_cols(h_ * width, width);
+  }
+
   static void copy(const Real* from, Index n, Real* to) {
     std::memcpy(to, from, sizeof(Real) * static_cast<std::size_t>(n));
   }
@@ -181,8 +187,7 @@ class KeyedHeads {
   /// Q rows without gaps; zeros in those that are not there.
   void load(View<Real> from, Index t, Index n, Index width, const Real* scale, Real* to,
             Index row) const {
-    chunk::scale_rows<Real>(from.middle_rows(t, n).middle_cols(h_ * width, width), scale,
-                            {to, n, width, row});
+    chunk::scale_rows<Real>(of_head(from, t, width), scale, {to, n, width, row});
     std::fill(to + n * row, to + Q * row, Real(0));
   }
 
@@ -218,14 +223,18 @@ class KeyedHeads {
     prepare(t, n);
     if (y != nullptr) {
       keyed_scores(q_.data(), k_.data(), a_.data(), N_, W_, m_.data());
-      if (!rest) chunk::multiply<Real>(Part::all, {qe_.data(), W_, 1}, state, {}, inter);
+      if (!rest) {
+        chunk::multiply<Real>(Part::all, {qe_.data(), W_, 1}, state, {}, inter,
+                              of_head(x_.v, t + n, P_));
+      }
       chunk::multiply<Real>(Part::lower, {m_.data(), 1, Q}, {xs_.data(), n, P_, P_},
                             rest ? Keep<Real>{} : Keep<Real>{&chunk::one<Real>, 0, inter.data, P_},
-                            y->middle_rows(t, n).middle_cols(h_ * P_, P_));
+                            of_head(*y, t, P_));
     }
     if (last) {
       chunk::multiply<Real>(Part::all, {kw_.data(), 1, W_}, {xs_.data(), n, P_, P_},
-                            rest ? Keep<Real>{} : Keep<Real>{e_.data() + (n - 1) * W_, 1}, state);
+                            rest ? Keep<Real>{} : Keep<Real>{e_.data() + (n - 1) * W_, 1}, state,
+                            y != nullptr ? of_head(*y, t + n, P_) : MatrixView<Real>{});
     }
   }
 
@@ -276,7 +285,7 @@ class KeyedHeads {
     for (Index j = 0; j < n && g.dd.data != nullptr; ++j) {
       g.dd(t + j, h_) = chunk::dot(x_.v.row(t + j) + h_ * P_, dx.row(j), P_);
     }
-    chunk::scale_rows<Real>(dx, d_, g.dv.middle_rows(t, n).middle_cols(h_ * P_, P_));
+    chunk::scale_rows<Real>(dx, d_, of_head(g.dv, t, P_));
 
     if (g.dlog_a.data != nullptr) {
       for (Index c = 0; c < N_; ++c) turned_[c] = chunk::dot(after + c * P_, dS + c * P_, P_);
@@ -293,10 +302,8 @@ class KeyedHeads {
                           d_state);
     Real scale[Q];
     std::fill(scale, scale + Q, x_.scale);
-    chunk::scale_rows<Real>({dq_.data(), n, N_, W_}, scale,
-                            g.dq.middle_rows(t, n).middle_cols(h_ * N_, N_));
-    chunk::scale_rows<Real>({dk_.data(), n, N_, W_}, nullptr,
-                            g.dk.middle_rows(t, n).middle_cols(h_ * N_, N_));
+    chunk::scale_rows<Real>({dq_.data(), n, N_, W_}, scale, of_head(g.dq, t, N_));
+    chunk::scale_rows<Real>({dk_.data(), n, N_, W_}, nullptr, of_head(g.dk, t, N_));
   }
 
   const StateInputs<Real> x_;

@@ -81,8 +81,7 @@ struct StateGradients {
 
 namespace detail {
 
-template <class Real>
-using View = MatrixView<const Real>;
+using chunk::View;
 
 /// Head h as kernel/state_scan.hpp wants it.
 /// `a_step`: decays of a head.

@@ -48,7 +48,8 @@ class SsdChunk {
         xt_(backward ? Q * P_ : 0),
         zt_(backward ? Q * Q : 0) {}
 
-  void forward(const HeadChunk& at, Real* S, bool rest, bool last, const MatrixView<Real>* y) {
+  void forward(const HeadChunk& at, const HeadChunk& next, Real* S, bool rest, bool last,
+               const MatrixView<Real>* y) {
     using chunk::Keep;
     using chunk::Part;
     const Index n = at.n;
@@ -56,14 +57,18 @@ class SsdChunk {
     prepare(at);
     if (y != nullptr) {
       mask_scores(at);
-      if (!rest) chunk::multiply<Real>(Part::all, {rows_.q(at.c), N_, 1}, state, {}, inter);
+      if (!rest) {
+        chunk::multiply<Real>(Part::all, {rows_.q(at.c), N_, 1}, state, {}, inter,
+                              of_head(x_.v, next));
+      }
       chunk::multiply<Real>(Part::lower, {m_.data(), Q, 1}, {xs_.data(), n, P_, P_},
                             rest ? Keep<Real>{} : Keep<Real>{decays_.e, 1, inter.data, P_},
                             of_head(*y, at));
     }
     if (last) {
       chunk::multiply<Real>(Part::all, {rows_.k(at.c), 1, N_}, {xw_.data(), n, P_, P_},
-                            rest ? Keep<Real>{} : Keep<Real>{&decays_.all, 0}, state);
+                            rest ? Keep<Real>{} : Keep<Real>{&decays_.all, 0}, state,
+                            y != nullptr ? of_head(*y, next) : MatrixView<Real>{});
     }
   }
 
