@@ -128,13 +128,13 @@
 #include <limen/kernel/attention_softmax.hpp>
 #include <limen/kernel/bernoulli.hpp>
 #include <limen/kernel/chunk.hpp>
+#include <limen/kernel/chunk_product.hpp>
 #include <limen/kernel/compact.hpp>
 #include <limen/kernel/conv.hpp>
 #include <limen/kernel/decay.hpp>
 #include <limen/kernel/delta.hpp>
 #include <limen/kernel/delta_scan.hpp>
 #include <limen/kernel/depthwise_conv.hpp>
-#include <limen/kernel/diagonal_scan.hpp>
 #include <limen/kernel/dispatch.hpp>
 #include <limen/kernel/dropout.hpp>
 #include <limen/kernel/edge_attention.hpp>
@@ -149,6 +149,7 @@
 #include <limen/kernel/gemv.hpp>
 #include <limen/kernel/graph.hpp>
 #include <limen/kernel/group_chunks.hpp>
+#include <limen/kernel/keyed_scores.hpp>
 #include <limen/kernel/keyed_ssd.hpp>
 #include <limen/kernel/l2_norm.hpp>
 #include <limen/kernel/leaky.hpp>
@@ -176,6 +177,8 @@
 #include <limen/kernel/rotate.hpp>
 #include <limen/kernel/row_product.hpp>
 #include <limen/kernel/rows.hpp>
+#include <limen/kernel/s4d_scan.hpp>
+#include <limen/kernel/s5_scan.hpp>
 #include <limen/kernel/segment.hpp>
 #include <limen/kernel/selective_scan.hpp>
 #include <limen/kernel/selective_scan_backward.hpp>
@@ -192,6 +195,7 @@
 #include <limen/kernel/tiny.hpp>
 #include <limen/kernel/tiny_gates.hpp>
 #include <limen/kernel/top_k.hpp>
+#include <limen/kernel/triangular_solve.hpp>
 #include <limen/kernel/turn.hpp>
 #include <limen/moe/base_router.hpp>
 #include <limen/moe/capacity_router.hpp>

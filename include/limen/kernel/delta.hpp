@@ -18,6 +18,7 @@
 
 #include <limen/kernel/delta_scan.hpp>
 #include <limen/kernel/group_chunks.hpp>
+#include <limen/kernel/triangular_solve.hpp>
 
 namespace limen::inline LIMEN_ABI {
 

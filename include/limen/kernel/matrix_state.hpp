@@ -18,7 +18,7 @@
 #include <limen/core/batch.hpp>
 #include <limen/core/memory.hpp>
 #include <limen/core/parallel.hpp>
-#include <limen/kernel/chunk.hpp>
+#include <limen/kernel/chunk_product.hpp>
 #include <limen/kernel/state_scan.hpp>
 
 namespace limen::inline LIMEN_ABI {

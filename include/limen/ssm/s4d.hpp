@@ -17,7 +17,7 @@
 #include <limen/core/initialize.hpp>
 #include <limen/core/layer.hpp>
 #include <limen/core/prepared.hpp>
-#include <limen/kernel/diagonal_scan.hpp>
+#include <limen/kernel/s4d_scan.hpp>
 #include <limen/ssm/decay_rates.hpp>
 #include <limen/ssm/discretize.hpp>
 
@@ -162,7 +162,7 @@ struct S4d {
     return y;
   }
 
-  /// Through the scan as kernel/diagonal_scan.hpp has it: G_a and G_c. With c = 2 k C, b̄ conjugate:
+  /// Through the scan as kernel/s4d_scan.hpp has it: G_a and G_c. With c = 2 k C, b̄ conjugate:
   ///   G_C = 2 k̄ G_c,  G_k = 2 C̄ G_c,  G_A = conj(∂a/∂A) G_a + conj(∂k/∂A) G_k
   ///   dlog_A_real = -e^(log_A_real) Re G_A,  dA_imag = Im G_A
   ///   dlog_dt = Δ Σ_n Re(conj(∂a/∂Δ) G_a + conj(∂k/∂Δ) G_k)

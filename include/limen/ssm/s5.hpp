@@ -19,6 +19,7 @@
 #include <limen/core/layer.hpp>
 #include <limen/kernel/affine_scan.hpp>
 #include <limen/kernel/gemm.hpp>
+#include <limen/kernel/s5_scan.hpp>
 #include <limen/nn/weight.hpp>
 #include <limen/ssm/decay_rates.hpp>
 #include <limen/ssm/discretize.hpp>
@@ -79,6 +80,7 @@ struct S5 {
     const Real* a() const { return all.data() + 4 * P * E; }
     Real* k() { return a() + 2 * P; }
     const Real* k() const { return a() + 2 * P; }
+    S5System<Real> system() const { return {P, a(), k()}; }
   };
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
@@ -149,7 +151,7 @@ struct S5 {
     const auto run = [&](const Matrices& m) {
       Sequence<Real, 2 * P> h(u.rows());
       product_nt(u.matrix(), m.in(), h.matrix());
-      scan(m, h.matrix(), batch);
+      s5_scan(m.system(), h.matrix(), states(batch));
       return read(m, u, h);
     };
     if constexpr (is_prepared<S>) {
@@ -164,7 +166,7 @@ struct S5 {
     if constexpr (is_prepared<S>) {
       Vector<Real, 2 * P> h;
       product_nt(u.matrix(), matrices.in(), h.matrix());
-      scan(matrices, h.matrix(), Batch<State>(state));
+      s5_scan(matrices.system(), h.matrix(), states(state));
       Vector<Real, E> y;
       product_nt(h.matrix(), matrices.out(), y.matrix());
       for (Index e = 0; e < E; ++e) y[e] += D[e] * u[e];
@@ -187,14 +189,11 @@ struct S5 {
     if (!batch.fits(u.rows())) return {};
     const FlushDenormals guard;
     const Matrices m(*this);
-    cache.before = Buffer<Real>(batch.carries() ? batch.count() * 2 * P : 0);
-    for (Index b = 0; batch.carries() && b < batch.count(); ++b) {
-      std::memcpy(cache.before.data() + b * 2 * P, batch[b].h.data(), sizeof(Real) * 2 * P);
-    }
+    cache.before = first_states(states(batch), 2 * P);
     cache.v = Sequence<Real, 2 * P>(u.rows());
     product_nt(u.matrix(), m.in(), cache.v.matrix());
     cache.h = cache.v;
-    scan(m, cache.h.matrix(), batch);
+    s5_scan(m.system(), cache.h.matrix(), states(batch));
     auto y = read(m, u, cache.h);
     cache.u = std::move(u);
     return y;
@@ -217,7 +216,8 @@ struct S5 {
     add_product_tn(dy.matrix(), cache.h.matrix(), dm.out());
     Sequence<Real, 2 * P> g(T);
     product_nn(dy.matrix(), m.out(), g.matrix());
-    scan_back(m, g.matrix(), batch, cache, dm);
+    s5_scan_backward(m.system(), {cache.v.matrix(), cache.h.matrix(), cache.before.data()},
+                     g.matrix(), states(batch), dm.a(), dm.k());
     add_product_tn(g.matrix(), cache.u.matrix(), dm.in());
     Sequence<Real, E> du(T);
     product_nn(g.matrix(), m.in(), du.matrix());
@@ -275,32 +275,8 @@ struct S5 {
     return {re, im};
   }
 
-  /// h_t = a ⊙ h_{t-1} + k ⊙ v_t in place of v
-  static void scan(const Matrices& m, MatrixView<Real> h, const Batch<State>& batch) {
-    using V = simd::Vec<Real>;
-    for (Index b = 0; b < batch.count(); ++b) {
-      const Real* before = batch.carries() ? batch[b].h.data() : nullptr;
-      const Index last = batch.end(b, h.rows);
-      for (Index t = batch.begin(b); t < last; before = h.row(t), ++t) {
-        Real *re = h.row(t), *im = re + P;
-        simd::for_each<Real>(P, [&](Index n, auto load, auto store) {
-          const V a_re = load(m.a() + n), a_im = load(m.a() + P + n);
-          const V k_re = load(m.k() + n), k_im = load(m.k() + P + n);
-          const V v_re = load(re + n), v_im = load(im + n);
-          V h_re = simd::fnma(k_im, v_im, k_re * v_re), h_im = simd::fma(k_im, v_re, k_re * v_im);
-          if (before != nullptr) {
-            const V past_re = load(before + n), past_im = load(before + P + n);
-            h_re = simd::fnma(a_im, past_im, simd::fma(a_re, past_re, h_re));
-            h_im = simd::fma(a_im, past_re, simd::fma(a_re, past_im, h_im));
-          }
-          store(re + n, h_re);
-          store(im + n, h_im);
-        });
-      }
-      if (batch.carries() && last > batch.begin(b)) {
-        std::memcpy(batch[b].h.data(), h.row(last - 1), sizeof(Real) * 2 * P);
-      }
-    }
+  static Batch<Real> states(const Batch<State>& batch) {
+    return batch.part([](State& state) -> Real& { return state.h[0]; });
   }
 
   /// y = [Re h, Im h] outᵀ + D ⊙ u
@@ -315,40 +291,6 @@ struct S5 {
       });
     }
     return y;
-  }
-
-  /// From 2 C^H dy, in place, to g; gathers G_a and G_k.
-  static void scan_back(const Matrices& m, MatrixView<Real> g, const Batch<State>& batch,
-                        const Cache& cache, Matrices& dm) {
-    using V = simd::Vec<Real>;
-    Buffer<Real> carry(2 * P);
-    for (Index b = 0; b < batch.count(); ++b) {
-      Real* to = batch.carries() ? batch[b].h.data() : carry.data();
-      for (Index n = 0; !batch.carries() && n < 2 * P; ++n) to[n] = 0;
-      const Index first = batch.begin(b);
-      const Real* start = cache.before.size() > 0 ? cache.before.data() + b * 2 * P : nullptr;
-      for (Index t = batch.end(b, g.rows) - 1; t >= first; --t) {
-        const Real* past = t > first ? cache.h.data() + (t - 1) * 2 * P : start;
-        const Real* v = cache.v.data() + t * 2 * P;
-        Real *re = g.row(t), *im = re + P, *da = dm.a(), *dk = dm.k();
-        simd::for_each<Real>(P, [&](Index n, auto load, auto store) {
-          const V a_re = load(m.a() + n), a_im = load(m.a() + P + n);
-          const V k_re = load(m.k() + n), k_im = load(m.k() + P + n);
-          const V l_re = load(re + n) + load(to + n), l_im = load(im + n) + load(to + P + n);
-          // conj(z) λ added to G
-          const auto gather = [&](Real* sum, V z_re, V z_im) {
-            store(sum + n, simd::fma(z_im, l_im, simd::fma(z_re, l_re, load(sum + n))));
-            store(sum + P + n, simd::fnma(z_im, l_re, simd::fma(z_re, l_im, load(sum + P + n))));
-          };
-          if (past != nullptr) gather(da, load(past + n), load(past + P + n));
-          gather(dk, load(v + n), load(v + P + n));
-          store(to + n, simd::fma(a_im, l_im, a_re * l_re));
-          store(to + P + n, simd::fnma(a_im, l_re, a_re * l_im));
-          store(re + n, simd::fma(k_im, l_im, k_re * l_re));
-          store(im + n, simd::fnma(k_im, l_re, k_re * l_im));
-        });
-      }
-    }
   }
 
   void add_gradients(const Matrices& dm, S5& gradient) const {

@@ -1,12 +1,11 @@
 #pragma once
-/// @file  Scans of complex diagonal systems that do not depend on the token.
+/// @file  The scan of complex diagonal systems that do not depend on the token, N for each channel,
+/// and the way back.
 ///
-///   s4d_scan    h_t = a ⊙ h_{t-1} + u_t,  y_t = Re Σ_n c h_t + D ⊙ u_t     u, y [T x E]
-///   s5_scan     h_t = a ⊙ h_{t-1} + k ⊙ v_t                                v, h [T x 2P]
+///   h_t = a ⊙ h_{t-1} + u_t,  y_t = Re Σ_n c h_t + D ⊙ u_t        u, y [T x E]
 ///
-/// S4D has N systems for each channel: a, c, h [E x N] complex, in blocks [E / 16][N][2][16], real
-/// parts first, then imaginary ones. S5 has one system of P states: rows of real parts, then of
-/// imaginary ones. Lanes are channels, or states of S5: nothing is summed across lanes.
+/// a, c, h [E x N] complex, in blocks [E / 16][N][2][16], real parts first, then imaginary ones.
+/// Lanes are channels: nothing is summed across lanes.
 
 #include <cstring>
 #include <type_traits>
