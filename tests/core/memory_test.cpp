@@ -40,6 +40,20 @@ TEST_CASE("Buffers are aligned and may be empty", "[core][memory]") {
   }
 }
 
+TEST_CASE("Large buffers lie in large pages, and come back like others", "[core][memory]") {
+  const auto address = [](const auto& b) { return reinterpret_cast<std::uintptr_t>(b.data()); };
+  constexpr Index n = Index{limen::detail::large_page};
+  for (const Index size : {n, n + 1, 3 * n / 2, 5 * n}) {
+    REQUIRE(address(Buffer<char>(size)) % limen::detail::large_page == 0);
+    const std::size_t before = pool_allocations();
+    Buffer<char> again(size);
+    REQUIRE(pool_allocations() == before);
+    again[0] = again[size - 1] = 1;
+    std::thread([b = std::move(again)]() mutable { b[0] = 2; }).join();  // freed as its thread ends
+  }
+  release_pool();
+}
+
 TEST_CASE("A buffer may die in another thread", "[core][memory]") {
   Buffer<float> a(5000);
   a[0] = 3;

@@ -6,6 +6,9 @@
 /// find every buffer in the list: they allocate nothing. Sizes are rounded up to four classes per
 /// octave, so a list serves neighbouring sizes and wastes a fifth at most.
 ///
+/// From 2 MiB on a buffer lies in large pages, where Linux gives them to who asks: what streams
+/// through weights then finds its way faster.
+///
 /// A buffer may be freed by another thread; it then serves that thread. What a thread still holds
 /// goes back to the system when it ends, or by `release_pool()`.
 
@@ -18,6 +21,10 @@
 
 #include <limen/core/config.hpp>
 #include <limen/core/simd.hpp>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace limen::inline LIMEN_ABI {
 
@@ -41,6 +48,13 @@ constexpr SizeClass size_class(std::size_t bytes) {
           quarters * quarter * 64};
 }
 
+/// From here on blocks are aligned to it.
+inline constexpr std::size_t large_page = std::size_t{2} << 20;
+
+constexpr std::align_val_t alignment_of(SizeClass c) {
+  return std::align_val_t{c.bytes < large_page ? alignment : large_page};
+}
+
 struct Block {  // the first bytes of a free block
   Block* next;
 };
@@ -59,10 +73,11 @@ struct Pool {
 inline thread_local constinit Pool pool{};
 
 inline void release(Pool& p) {
+  constexpr unsigned large = size_class(large_page).index;
   for (unsigned c = 0; c < Pool::classes; ++c) {
     while (Block* block = p.free[c]) {
       p.free[c] = block->next;
-      ::operator delete(block, std::align_val_t{alignment});
+      ::operator delete(block, std::align_val_t{c < large ? alignment : large_page});
     }
   }
 }
@@ -82,10 +97,14 @@ LIMEN_NOINLINE inline void open_pool() {
   pool.phase = Pool::Phase::open;
 }
 
-LIMEN_NOINLINE inline void* take_from_system(std::size_t bytes) {
+LIMEN_NOINLINE inline void* take_from_system(SizeClass c) {
   if (pool.phase == Pool::Phase::fresh) open_pool();
   ++pool.taken;
-  return ::operator new(bytes, std::align_val_t{alignment});
+  void* const memory = ::operator new(c.bytes, alignment_of(c));
+#if defined(MADV_HUGEPAGE)
+  if (c.bytes >= large_page) ::madvise(memory, c.bytes, MADV_HUGEPAGE);  // a wish: may be refused
+#endif
+  return memory;
 }
 
 inline void* take(std::size_t bytes) {
@@ -94,16 +113,16 @@ inline void* take(std::size_t bytes) {
     pool.free[c.index] = block->next;
     return block;
   }
-  return take_from_system(c.bytes);
+  return take_from_system(c);
 }
 
 inline void give_back(void* memory, std::size_t bytes) noexcept {
+  const SizeClass c = size_class(bytes);
   if (pool.phase == Pool::Phase::closed) {
-    ::operator delete(memory, std::align_val_t{alignment});
+    ::operator delete(memory, alignment_of(c));
     return;
   }
   if (pool.phase == Pool::Phase::fresh) open_pool();  // a thread that only frees keeps blocks too
-  const SizeClass c = size_class(bytes);
   pool.free[c.index] = ::new (memory) Block{pool.free[c.index]};
 }
 

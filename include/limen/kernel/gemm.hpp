@@ -41,9 +41,12 @@ namespace detail {
 inline constexpr Index slice_depth = 256;
 /// Rows are cut about here: a slice of so many stays in the second-level cache while panels pass.
 inline constexpr Index block_rows = 512;
-/// So much of a panel is asked for before it is needed, where it is needed only once.
+/// So many rows of a panel are asked for before they are needed, where they are needed only once:
+/// 2 KiB, or 8 with tiles of more than four rows, which have time for main memory to answer.
 template <class Real>
-inline constexpr Index rows_ahead = 2048 / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
+constexpr Index rows_ahead(Index tile_rows) {
+  return (tile_rows > 4 ? 8192 : 2048) / (panel_width<Real> * static_cast<Index>(sizeof(Real)));
+}
 /// What lies n numbers after p: to ask for, never to read, for it may be past the end.
 template <class Real>
 LIMEN_INLINE const Real* ahead_of(const Real* p, Index n) noexcept {
@@ -163,7 +166,7 @@ void multiply_block(const Product<Real>& q, Index m0, Index m1, Index p0, Index 
         job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
         job.b = right + (p - g0) * job.b_panel;
         if (tiles == 1 || job.b_row != width) {
-          job.ahead = ahead_of(job.b, rows_ahead<Real> * job.b_row);
+          job.ahead = ahead_of(job.b, rows_ahead<Real>(height) * job.b_row);
           job.ahead_step = job.b_row;
         } else {
           // While the tiles go down, what follows comes up from the outer caches, a share for each:
@@ -231,7 +234,7 @@ void multiply_row(const Product<Real>& q) noexcept {
     for (Index p = 0, count; p < panels; p += count) {
       count = panels_at_once<Real>(1, chains, panels - p, of_row);
       job.b = q.b.data + p * job.b_panel + k0 * width;
-      job.ahead = ahead_of(job.b, rows_ahead<Real> * width);
+      job.ahead = ahead_of(job.b, rows_ahead<Real>(1) * width);
       job.y = q.y.data + p * width;
       job.start = k0 == 0 && q.out.bias != nullptr ? q.out.bias + p * width : nullptr;
       const Tile<Real> tile = tile_for<Real>(1, count, chains);

@@ -33,12 +33,10 @@ inline constexpr int tile_rows = sizeof(simd::Vec<Real>) == 64   ? 12
 /// Most panels that one row is multiplied with at once.
 inline constexpr int tile_panels = 4;
 
-/// How many vectors of a panel's row a tile asks for ahead of its need. Tall tiles have time, and
-/// no load to spare, for one; one row with panels in the second-level cache is better off with what
-/// the machine does by itself.
+/// How many vectors of a panel's row a tile asks for ahead of its need. One row with panels in the
+/// second-level cache is better off with what the machine does by itself.
 constexpr int vectors_ahead(int rows, int panels, int chains) {
-  if (rows == 1) return panels == 2 && chains == 1 ? 2 : 0;
-  return rows > 3 && panels == 1 ? 1 : 2;
+  return rows > 1 || (panels == 2 && chains == 1) ? 2 : 0;
 }
 
 template <class Real>
