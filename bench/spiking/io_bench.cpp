@@ -4,6 +4,7 @@
 #include <limen/spiking/bernoulli_encoder.hpp>
 #include <limen/spiking/dcls.hpp>
 #include <limen/spiking/delay_lines.hpp>
+#include <limen/spiking/delayed_conv.hpp>
 #include <limen/spiking/delta_encoder.hpp>
 #include <limen/spiking/encode.hpp>
 #include <limen/spiking/spike_readout.hpp>
@@ -112,6 +113,31 @@ void dense(benchmark::State& run) {
           random)));
 }
 BENCHMARK(dense)->Name("spiking.io.delay_conv.step/512x512")->Arg(5);
+
+constexpr DelayedConv2dConfig motion{
+    .image = {64, 64}, .d_in = 2, .d_out = 8, .kernel = {7, 7}, .longest = 15};
+
+/// A frame in which `per_mille` of the pixels fire. Work: weights stamped.
+void stamps(benchmark::State& run) {
+  Random random(1);
+  const auto layer =
+      std::make_unique<DelayedConv2d<motion>>(DelayedConv2d<motion>::initialized(random));
+  const double rate = static_cast<double>(run.range(0)) / 1000;
+  Sequence<float, DelayedConv2d<motion>::in> x(16);
+  double spikes = 0;
+  for (Index i = 0; i < x.size(); ++i) {
+    x.data()[i] = random.uniform() < rate ? 1.F : 0.F;
+    spikes += static_cast<double>(x.data()[i]);
+  }
+  const auto state = std::make_unique<DelayedConv2d<motion>::State>();
+  Index t = 0;
+  for (auto _ : run) {
+    benchmark::DoNotOptimize(layer->step(x.row(t), *state));
+    t = t + 1 == 16 ? 0 : t + 1;
+  }
+  counts(run, spikes / 16 * 16 * 7 * 7 * 8);
+}
+BENCHMARK(stamps)->Name("spiking.io.delayed_conv.step/64x64x2x8x7x7x16")->Arg(1)->Arg(10)->Arg(50);
 
 constexpr DclsConfig learned{.d_in = 128, .d_out = 128, .width = 25};
 

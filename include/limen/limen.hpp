@@ -272,6 +272,7 @@
 #include <limen/spiking/bernoulli_encoder.hpp>
 #include <limen/spiking/dcls.hpp>
 #include <limen/spiking/delay_lines.hpp>
+#include <limen/spiking/delayed_conv.hpp>
 #include <limen/spiking/delays.hpp>
 #include <limen/spiking/delta_encoder.hpp>
 #include <limen/spiking/dynamic_confidence.hpp>

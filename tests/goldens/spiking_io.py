@@ -87,9 +87,24 @@ def dcls() -> None:
             parameters = [w, p] if version == "v1" else [w, p, sig]
             dx, *d = torch.autograd.grad((y * dy).sum(), [x, *parameters])
             arrays = {"x": x[0].T, "y": y, "dy": dy, "dx": dx[0].T, "kernel": kernel}
-            for key, value, slope in zip(["w", "p", "sig"], parameters, d, strict=True):
+            names = ["w", "p", "sig"][: len(parameters)]
+            for key, value, slope in zip(names, parameters, d, strict=True):
                 arrays |= {key: value, "d_" + key: slope}
             case(f"dcls_{name}_{taps}", **arrays)
+
+
+def conv3d() -> None:
+    """Delays over a frame: a causal convolution in time, a true one in space."""
+    steps, ins, outs, high, wide, longest = 7, 2, 3, 3, 4, 2
+    w = torch.randn(ins, longest + 1, 3, 5, outs).requires_grad_()  # as it is stamped
+    b = torch.randn(outs).requires_grad_()
+    x = (torch.rand(steps, high, wide, ins) < 0.3).to(torch.float64).requires_grad_()
+    dy = torch.randn(steps, high, wide, outs)
+    padded = torch.nn.functional.pad(x.permute(3, 0, 1, 2)[None], (2, 2, 1, 1, longest, 0))
+    kernel = w.permute(4, 0, 1, 2, 3).flip(2, 3, 4)
+    y = torch.nn.functional.conv3d(padded, kernel, b)[0].permute(1, 2, 3, 0)
+    dx, d_w, d_b = torch.autograd.grad((y * dy).sum(), [x, w, b])
+    case("conv3d", x=x, y=y, dy=dy, dx=dx, w=w, b=b, d_w=d_w, d_b=d_b)
 
 
 def main() -> None:
@@ -97,6 +112,7 @@ def main() -> None:
     encoders()
     losses()
     dcls()
+    conv3d()
     path = Path(__file__).parent / "spiking_io.hpp"
     path.write_text(
         "#pragma once\n"
