@@ -62,6 +62,44 @@ TEST_CASE("The load balance counts choices and weighs them with probabilities", 
           Approx(2));
 }
 
+TEST_CASE("Where experts cost differently the load balance counts work", "[moe][losses]") {
+  const Sequence<double, 2> z{{1, 0}, {1, 0}, {0, 1}, {2, 0}};
+  const std::int32_t ids[] = {0, 0, 1, 0};  // f = (3/4, 1/4)
+  const double cost[] = {300, 100}, same[] = {7, 7};
+  auto dz = Sequence<double, 2>::zeros(4);
+  // r = (1.5, 0.5):  2 (1.5 · 0.75 · 0.652964 + 0.5 · 0.25 · 0.347036)
+  REQUIRE(load_balance_loss(z.matrix(), ids, 1, 1, true, MatrixView<double>(), cost) ==
+          Approx(1.555928).epsilon(1e-6));
+  load_balance_loss(z.matrix(), ids, 1, 0.01, true, dz.matrix(), cost);
+  REQUIRE(dz(0, 0) == Approx(0.196612 * 0.005).epsilon(1e-5));  // p (1 - p) (g_0 - g_1)
+  REQUIRE(dz(0, 1) == Approx(-dz(0, 0)));
+  REQUIRE(load_balance_loss(z.matrix(), ids, 1, 1, true, MatrixView<double>(), same) ==
+          load_balance_loss(z.matrix(), ids, 1, 1, true, MatrixView<double>()));
+
+  // With P = f it is least where every expert has as much work: 1/4 of the rows cost 3 each.
+  const auto with_share_of_first = [&](double f) {
+    std::vector<std::int32_t> all(1000, 1);
+    for (std::size_t t = 0; t < std::size_t(1000 * f); ++t) all[t] = 0;
+    Sequence<double, 2> scores(1000);
+    for (Index t = 0; t < 1000; ++t) {
+      scores(t, 0) = std::log(f);
+      scores(t, 1) = std::log(1 - f);
+    }
+    return load_balance_loss(scores.matrix(), all.data(), 1, 1, true, MatrixView<double>(), cost);
+  };
+  REQUIRE(with_share_of_first(0.25) == Approx(0.75));
+  REQUIRE(with_share_of_first(0.25) < with_share_of_first(0.24));
+  REQUIRE(with_share_of_first(0.25) < with_share_of_first(0.26));
+
+  using Wide = Linear<LinearConfig{.d_in = 3, .d_out = 5}>;
+  using Narrow = Linear<LinearConfig{.d_in = 3, .d_out = 2}>;
+  constexpr auto costs = expert_costs<Wide, Narrow>();
+  static_assert(costs[0] == 15 && costs[1] == 6 && costs[2] == 0);
+  static_assert(limen::detail::costs_fit(costs, 2) && limen::detail::costs_fit({}, 100));
+  static_assert(!limen::detail::costs_fit(costs, 1) && !limen::detail::costs_fit({1, -1}, 2) &&
+                !limen::detail::costs_fit(costs, 33));
+}
+
 TEST_CASE("The z loss is the mean square of log-sum-exp", "[moe][losses]") {
   const Sequence<double, 2> z{{1, 0}};
   auto dz = Sequence<double, 2>::zeros(1);
@@ -83,6 +121,10 @@ TEST_CASE("The variation of what experts are worth", "[moe][losses]") {
 TEST_CASE("Losses have the slope they say", "[moe][losses]") {
   slope_is_right<4>(
       [](auto z, auto dz) { return load_balance_loss(z, choices, 2, 0.5, true, dz); });
+  slope_is_right<4>([](auto z, auto dz) {
+    const double cost[] = {1, 4, 0, 2};
+    return load_balance_loss(z, choices, 2, 0.5, false, dz, cost);
+  });
   slope_is_right<4>([](auto z, auto dz) { return router_z_loss(z, 0.5, dz); });
   slope_is_right<4>([](auto z, auto dz) { return sequence_balance_loss(z, choices, 2, 0.5, dz); });
   std::vector<double> v{1, 4, 2, 0.5}, dv(4);
@@ -137,7 +179,9 @@ TEMPLATE_TEST_CASE_SIG(
     (TopKRouterConfig{.d_model = 3, .n_experts = 4, .losses = {.load_balance = 0.5, .z = 0.25}}),
     (TopKRouterConfig{
         .d_model = 3, .n_experts = 4, .score = RouterScore::sigmoid, .losses = {.sequence = 0.5}}),
-    (TopKRouterConfig{.d_model = 3, .n_experts = 4, .scale = 2, .losses = {.importance = 0.5}})) {
+    (TopKRouterConfig{.d_model = 3, .n_experts = 4, .scale = 2, .losses = {.importance = 0.5}}),
+    (TopKRouterConfig{
+        .d_model = 3, .n_experts = 4, .losses = {.load_balance = 0.5, .cost = {1, 5, 0, 2}}})) {
   using L =
       MixtureOfExperts<TopKRouter<C, double>, Linear<LinearConfig{.d_in = 3, .d_out = 2}, double>>;
   Random random(3);
@@ -153,6 +197,20 @@ TEMPLATE_TEST_CASE_SIG(
   typename L::Cache cache;
   layer.forward(Sequence<double, 3>(x), from_rest(offsets), cache);
   REQUIRE(cache.loss() > 0);
+  if constexpr (C.losses.cost[0] > 0) {  // what the config says arrives
+    using Plain =
+        TopKRouter<TopKRouterConfig{.d_model = 3, .n_experts = 4, .losses = {.load_balance = 0.5}},
+                   double>;
+    Plain plain;
+    plain.weight = layer.router.weight;
+    typename Plain::Cache without;
+    typename Plain::Chosen chosen;
+    REQUIRE(plain.route(x, {}, chosen, without));
+    REQUIRE(std::abs(cache.loss() - without.loss) > 1e-3);
+    const double cost[] = {1, 5, 0, 2};
+    REQUIRE(cache.loss() == load_balance_loss(without.z.matrix(), chosen.expert.data(), 2, 0.5,
+                                              true, MatrixView<double>(), cost));
+  }
   const auto dx =  // nothing comes from above: the losses alone
       layer.backward(Sequence<double, 2>::zeros(5), from_rest(offsets), cache, gradient);
   const auto check = [&](double& value, double got) {

@@ -73,8 +73,8 @@ struct ContrastiveRouter {
   using Real = Scalar;
   template <class T>
   using with_scalar = ContrastiveRouter<C, T>;
-  using Scores =
-      TopKRouter<TopKRouterConfig{.d_model = H, .n_experts = E, .top_k = K, .losses = C.losses}, S>;
+  using Scores = TopKRouter<
+      TopKRouterConfig{.d_model = H, .n_experts = E, .top_k = K, .losses = config.losses}, S>;
   template <Index... Dims>
   using Copy = Optional<contrasts, Follower<Real, FollowRate{config.follow}, Dims...>>;
 

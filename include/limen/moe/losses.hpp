@@ -3,6 +3,8 @@
 /// that needs none.
 ///
 ///   load balance   α E Σ_e f_e P_e             f share of the choices, P mean of softmax(z)
+///     of work      α E Σ_e r_e f_e P_e         r = cost / mean cost: where f = P it is least where
+///                                              r f is the same for all experts
 ///   z              (β / T) Σ_t lse(z_t)²       lse = log Σ_e e^z
 ///   sequence       α Σ_e f_e P_e               f = E count / (K T), P mean of σ(z) / Σ σ(z)
 ///   importance     λ var(v) / mean(v)²         v_e = Σ_t weight of e
@@ -16,9 +18,11 @@
 /// 16 to 20. Shazeer et al., "Outrageously large neural networks", arXiv:1701.06538, equation 7.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 
+#include <limen/core/macs.hpp>
 #include <limen/core/matrix.hpp>
 #include <limen/core/memory.hpp>
 #include <limen/core/parameters.hpp>
@@ -28,6 +32,16 @@
 
 namespace limen::inline LIMEN_ABI {
 
+/// What a row costs with each expert, in any unit. All 0: the same.
+using ExpertCosts = std::array<double, 32>;
+
+/// Multiply-accumulates of each kind of expert.
+template <class... Experts>
+  requires(sizeof...(Experts) <= std::tuple_size_v<ExpertCosts>)
+constexpr ExpertCosts expert_costs() {
+  return {static_cast<double>(macs<Experts>(1))...};
+}
+
 /// Coefficients; 0 leaves a loss out.
 struct RouterLosses {
   double load_balance = 0;           ///< α of the load balance; 0.01 in Switch
@@ -36,9 +50,20 @@ struct RouterLosses {
   double sequence = 0;               ///< α per sequence; 0.0001 in DeepSeek-V3
   double importance = 0;             ///< λ
   bool population_variance = false;  ///< divide by E, not E - 1
+  ExpertCosts cost = {};             ///< load balance counts work instead of choices
 };
 
 namespace detail {
+
+/// None at all, or one for each of so many experts.
+constexpr bool costs_fit(const ExpertCosts& cost, Index experts) {
+  if (cost == ExpertCosts{}) return true;
+  if (experts > Index{std::tuple_size_v<ExpertCosts>}) return false;
+  for (std::size_t e = 0; e < cost.size(); ++e) {
+    if (!(cost[e] >= 0) || (cost[e] > 0 && static_cast<Index>(e) >= experts)) return false;
+  }
+  return true;
+}
 
 /// counts [E] of each expert among n ids; -1 is nobody.
 inline Buffer<double> count_choices(const std::int32_t* ids, Index n, Index experts) {
@@ -50,15 +75,27 @@ inline Buffer<double> count_choices(const std::int32_t* ids, Index n, Index expe
   return count;
 }
 
+/// r_e = cost_e / mean cost, on top of what is counted.
+inline void weigh_by_cost(Buffer<double>& count, const double* cost) {
+  double sum = 0;
+  for (Index e = 0; e < count.size(); ++e) sum += cost[e];
+  if (sum <= 0) return;  // all cost the same
+  for (Index e = 0; e < count.size(); ++e) {
+    count[e] *= cost[e] * static_cast<double>(count.size()) / sum;
+  }
+}
+
 }  // namespace detail
 
-/// ids [T x K]: all choices, also those that were dropped later.
+/// ids [T x K]: all choices, also those that were dropped later. cost [E]; null: the same.
 template <class Real>
 double load_balance_loss(std::type_identity_t<MatrixView<const Real>> z, const std::int32_t* ids,
-                         Index k, double alpha, bool divide_by_k, MatrixView<Real> dz) {
+                         Index k, double alpha, bool divide_by_k, MatrixView<Real> dz,
+                         const double* cost = nullptr) {
   const Index rows = z.rows, experts = z.cols;
   if (rows == 0 || alpha == 0) return 0;
-  const auto count = detail::count_choices(ids, rows * k, experts);
+  auto count = detail::count_choices(ids, rows * k, experts);
+  if (cost != nullptr) detail::weigh_by_cost(count, cost);
   const double of = static_cast<double>(divide_by_k ? rows * k : rows);
   const double scale = alpha * static_cast<double>(experts) / static_cast<double>(rows);
   Buffer<Real> p(experts), g(experts);

@@ -68,6 +68,8 @@ struct TopKRouter {
   static_assert(C.balance_rate >= 0, "TopKRouter: .balance_rate must not be negative");
 
   static constexpr TopKRouterConfig config = C;
+  static_assert(detail::costs_fit(config.losses.cost, C.n_experts),
+                "TopKRouter: .losses.cost needs one number for each expert, none negative");
   static constexpr Index D = C.d_model, E = C.n_experts, K = C.top_k, in = D;
   static constexpr Index experts = E, slots = K;
   static constexpr bool causal = true, uses_every_slot = true;
@@ -271,7 +273,8 @@ struct TopKRouter {
   }
 
   static void add_losses(const RoutingRun& run, const Chosen& chosen, Cache& cache) {
-    constexpr RouterLosses losses = C.losses;
+    constexpr RouterLosses losses = config.losses;
+    constexpr bool by_cost = losses.cost != ExpertCosts{};
     const Sequence<Real, E>& z = cache.z;
     const Index rows = z.rows();
     cache.loss = 0;
@@ -280,8 +283,9 @@ struct TopKRouter {
     if constexpr (losses.load_balance != 0 || losses.z != 0 || losses.sequence != 0) {
       cache.dz = Sequence<Real, E>::zeros(rows);
       const auto dz = cache.dz.matrix();
-      cache.loss += load_balance_loss(z.matrix(), chosen.expert.data(), K, losses.load_balance,
-                                      losses.divide_by_k, dz);
+      cache.loss +=
+          load_balance_loss(z.matrix(), chosen.expert.data(), K, losses.load_balance,
+                            losses.divide_by_k, dz, by_cost ? losses.cost.data() : nullptr);
       cache.loss += router_z_loss(z.matrix(), losses.z, dz);
       Index full = 0;  // sequences with rows
       for (Index b = 0; b < run.sequences; ++b) full += run.end(b, rows) > run.begin(b);
