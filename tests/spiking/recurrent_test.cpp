@@ -3,7 +3,11 @@
 #include <cmath>
 
 #include <limen/nn/gru.hpp>
+#include <limen/spiking/alif.hpp>
 #include <limen/spiking/alpha.hpp>
+#include <limen/spiking/eif.hpp>
+#include <limen/spiking/glif.hpp>
+#include <limen/spiking/plif.hpp>
 #include <limen/spiking/synaptic.hpp>
 
 #include "laws.hpp"
@@ -40,6 +44,25 @@ TEST_CASE("Recurrent keeps the laws of layers around other neurons", "[spiking][
   constexpr AlphaConfig alpha{.d_model = 3, .threshold = 0.2};
   spiking::twin_keeps_the_laws<Recurrent<Alpha<alpha, double, Soft{ArcTan{}}>>>({}, true);
   spiking::twin_keeps_the_laws<Recurrent<Gru<GruConfig{.d_in = 4, .d_hidden = 4}, double>>>();
+}
+
+TEST_CASE("Recurrent keeps the laws of layers around neurons that tire, start, learn their leak",
+          "[spiking][recurrent][laws]") {
+  constexpr AlifConfig tiring{.d_model = 5,
+                              .decay = 0.7,
+                              .threshold = 0.4,
+                              .adaptation_decay = 0.8,
+                              .adaptation = 0.3,
+                              .learn = Learned::each};
+  constexpr EifConfig starting{.d_model = 3, .tau = 6, .adapts = true, .tau_w = 4, .jump = 0.2};
+  constexpr GlifConfig gated{.d_model = 4};
+  constexpr PlifConfig leaking{.d_model = 4, .tau = 3, .threshold = 0.5};
+  spiking::twin_keeps_the_laws<Recurrent<Alif<tiring, double, Soft{ArcTan{}}>>>();
+  spiking::keeps_the_laws<Recurrent<Alif<tiring>>>();
+  spiking::twin_keeps_the_laws<Recurrent<Eif<starting, double, Soft{ArcTan{}}>>>(
+      {.amplitude = 0.5});
+  spiking::twin_keeps_the_laws<Recurrent<Glif<gated, double, Soft{ArcTan{}}>>>();
+  spiking::twin_keeps_the_laws<Recurrent<Plif<leaking, double, Soft{ArcTan{}}>>>();
 }
 
 TEST_CASE("Spikes come back one step later: a case by hand", "[spiking][recurrent]") {

@@ -105,10 +105,10 @@ struct Alif {
   using with_scalar = Alif<C, T, Phi>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  LearnedNumber<C.learn, Real, D> decay;             ///< a = σ(decay)
-  LearnedNumber<C.learn, Real, D> adaptation_decay;  ///< ρ = σ(adaptation_decay)
-  LearnedNumber<C.learn, Real, D> adaptation;        ///< β
-  LearnedNumber<C.learn, Real, D> threshold;         ///< θ
+  LearnedDecay<C.learn, S, D> decay;             ///< a = σ(decay)
+  LearnedDecay<C.learn, S, D> adaptation_decay;  ///< ρ = σ(adaptation_decay)
+  LearnedNumber<C.learn, Real, D> adaptation;    ///< β
+  LearnedNumber<C.learn, Real, D> threshold;     ///< θ
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -143,10 +143,9 @@ struct Alif {
   Unit unit(Real* room) const noexcept {
     using V = simd::Vec<Real>;
     Unit u{};
-    const auto sigmoid = [](const V& v) { return math::sigmoid(v); };
     const auto same = [](const V& v) { return v; };
-    room = set_number(u.a, decay, config.decay, D, room, sigmoid);
-    room = set_number(u.rho, adaptation_decay, config.adaptation_decay, D, room, sigmoid);
+    room = set_decay(u.a, decay, config.decay, D, room);
+    room = set_decay(u.rho, adaptation_decay, config.adaptation_decay, D, room);
     room = set_number(u.beta, adaptation, config.adaptation, D, room, same);
     set_number(u.theta, threshold, config.threshold, D, room, same);
     u.g = static_cast<Real>(config.gain);
@@ -168,17 +167,11 @@ struct Alif {
   using State = AlifState<Real, D, C.when == When::next>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    Buffer<Real> room(own_numbers * D);
-    return neurons_forward(unit(room.data()), x, batch);
+    return neurons_forward(*this, x, batch);
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    if constexpr (own_numbers == 0) {
-      return neurons_step(unit(nullptr), x, state);
-    } else {
-      Vector<Real, own_numbers * D> room;
-      return neurons_step(unit(room.data()), x, state);
-    }
+    return neurons_step(*this, x, state);
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
@@ -187,8 +180,7 @@ struct Alif {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> room(own_numbers * D);
-    return neurons_forward(unit(room.data()), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   /// Equations in kernel/adaptive.hpp.
@@ -196,11 +188,7 @@ struct Alif {
                              Alif& gradient) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> room(own_numbers * D), sums;
-    const Unit u = unit(room.data());
-    auto dx = neurons_backward(u, ds, batch, cache, sums);
-    if (sums.size() > 0) add_gradients(u, sums.data(), gradient);
-    return dx;
+    return neurons_backward(*this, ds, batch, cache, gradient);
   }
 };
 

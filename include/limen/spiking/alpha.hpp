@@ -60,44 +60,44 @@ struct Alpha {
 
   static constexpr Index macs(Index rows) { return rows * 3 * D; }
 
-  // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
-  using State = AlphaState<Real, D>;
-
-  Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    return neurons_forward(unit(), x, batch);
-  }
-
-  Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    return neurons_step(unit(), x, state);
-  }
-
- private:
+  // ── One step of it, for layers built on these neurons ──────────────────────────────────────────
+  static constexpr Index own_numbers = 0;
   using Unit = AlphaUnit<C.test, Phi, Real>;
 
-  static Unit unit() noexcept {
+  static Unit unit(Real* = nullptr) noexcept {
     const double a = std::log(config.alpha), b = std::log(config.beta);
     return {static_cast<Real>(config.alpha), static_cast<Real>(config.beta),
             static_cast<Real>(a / (b - a) + 1), static_cast<Real>(config.threshold)};
   }
+  static void add_gradients(const Unit&, Real*, Alpha&) {}
 
- public:
+  // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
+  using State = AlphaState<Real, D>;
+
+  Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
+    return neurons_forward(*this, x, batch);
+  }
+
+  Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
+    return neurons_step(*this, x, state);
+  }
+
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   using Cache = NeuronCache<Unit, D>;
 
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    return neurons_forward(unit(), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   /// With k_t = 0 where the step was silenced, else 1, and δ_t = φ_t ds_t:
   ///   dE_t = k_t (τ δ_t + α dE_{t+1}),  dI_t = k_t (τ δ_t + β dI_{t+1}),  dx_t = dE_t - dI_t
   Sequence<Real, D> backward(SequenceView<Real, D> ds, Batch<State> batch, const Cache& cache,
-                             Alpha&) const
+                             Alpha& gradient) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> sums;
-    return neurons_backward(unit(), ds, batch, cache, sums);
+    return neurons_backward(*this, ds, batch, cache, gradient);
   }
 };
 

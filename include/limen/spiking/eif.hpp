@@ -172,11 +172,11 @@ struct Eif {
   using State = EifState<Real, D, C.adapts>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    return neurons_forward(unit(), x, batch);
+    return neurons_forward(*this, x, batch);
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    return neurons_step(unit(), x, state);
+    return neurons_step(*this, x, state);
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
@@ -185,16 +185,15 @@ struct Eif {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    return neurons_forward(unit(), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   /// Equations in kernel/nonlinear_fire.hpp.
   Sequence<Real, D> backward(SequenceView<Real, D> ds, Batch<State> batch, const Cache& cache,
-                             Eif&) const
+                             Eif& gradient) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> sums;
-    return neurons_backward(unit(), ds, batch, cache, sums);
+    return neurons_backward(*this, ds, batch, cache, gradient);
   }
 };
 

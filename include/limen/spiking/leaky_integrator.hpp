@@ -52,8 +52,8 @@ struct LeakyIntegrator {
   using with_scalar = LeakyIntegrator<C, T>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  LearnedNumber<C.learn_decay, Real, D> decay;  ///< a = σ(decay)
-  LearnedNumber<C.learn_gain, Real, D> gain;    ///< g
+  LearnedDecay<C.learn_decay, S, D> decay;    ///< a = σ(decay)
+  LearnedNumber<C.learn_gain, Real, D> gain;  ///< g
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -85,8 +85,7 @@ struct LeakyIntegrator {
   Unit unit(Real* room) const noexcept {
     using V = simd::Vec<Real>;
     Unit u{};
-    room =
-        set_number(u.a, decay, config.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    room = set_decay(u.a, decay, config.decay, D, room);
     set_number(u.g, gain, start_gain, D, room, [](const V& v) { return v; });
     return u;
   }
@@ -102,17 +101,11 @@ struct LeakyIntegrator {
   using State = LeakyIntegratorState<Real, D>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), x, batch);
+    return neurons_forward(*this, x, batch);
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    if constexpr (own_numbers == 0) {
-      return neurons_step(unit(nullptr), x, state);
-    } else {
-      Vector<Real, own_numbers * D> own;
-      return neurons_step(unit(own.data()), x, state);
-    }
+    return neurons_step(*this, x, state);
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
@@ -121,8 +114,7 @@ struct LeakyIntegrator {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   /// δ_t = dy_t + a δ_{t+1},  dx = g δ,  da = Σ δ_t v_{t-1},  dg = Σ δ_t x_t
@@ -130,11 +122,7 @@ struct LeakyIntegrator {
                              LeakyIntegrator& gradient) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> own(own_numbers * D), sums;
-    const Unit u = unit(own.data());
-    auto dx = neurons_backward(u, dy, batch, cache, sums);
-    if (sums.size() > 0) add_gradients(u, sums.data(), gradient);
-    return dx;
+    return neurons_backward(*this, dy, batch, cache, gradient);
   }
 };
 

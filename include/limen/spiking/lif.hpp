@@ -70,7 +70,7 @@ struct Lif {
   using with_scalar = Lif<C, T, Phi>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  LearnedNumber<C.learn_decay, Real, D> decay;          ///< a = σ(decay)
+  LearnedDecay<C.learn_decay, S, D> decay;              ///< a = σ(decay)
   LearnedNumber<C.learn_gain, Real, D> gain;            ///< g
   LearnedNumber<C.learn_threshold, Real, D> threshold;  ///< θ
   LearnedNumber<C.learn_reset_to, Real, D> reset_to;    ///< c
@@ -113,8 +113,7 @@ struct Lif {
     Unit result{};
     Membrane& u = membrane(result);
     const auto above_rest = [](const V& v) { return v - V(static_cast<Real>(config.rest)); };
-    room =
-        set_number(u.a, decay, config.decay, D, room, [](const V& v) { return math::sigmoid(v); });
+    room = set_decay(u.a, decay, config.decay, D, room);
     room = set_gain(u, room);
     room = set_number(u.theta, threshold, config.threshold - config.rest, D, room, above_rest);
     set_number(u.to, reset_to, config.reset_to - config.rest, D, room, above_rest);
@@ -149,17 +148,11 @@ struct Lif {
                                    RefractoryState<LifState<Real, D>, Real, D>>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), x, batch);
+    return neurons_forward(*this, x, batch);
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    if constexpr (own_numbers == 0) {
-      return neurons_step(unit(nullptr), x, state);
-    } else {
-      Vector<Real, own_numbers * D> own;
-      return neurons_step(unit(own.data()), x, state);
-    }
+    return neurons_step(*this, x, state);
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
@@ -168,19 +161,14 @@ struct Lif {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   Sequence<Real, D> backward(SequenceView<Real, D> ds, Batch<State> batch, const Cache& cache,
                              Lif& gradient) const
     requires(!is_prepared<S>)
   {
-    Buffer<Real> own(own_numbers * D), sums;
-    const Unit u = unit(own.data());
-    auto dx = neurons_backward(u, ds, batch, cache, sums);
-    if (sums.size() > 0) add_gradients(u, sums.data(), gradient);
-    return dx;
+    return neurons_backward(*this, ds, batch, cache, gradient);
   }
 
  private:

@@ -1,13 +1,17 @@
 #pragma once
 /// @file  The faces of a layer of neurons, made from its unit (kernel/neurons.hpp).
 ///
-/// A layer says what its numbers are (`unit`) and what a state holds (`arrays`); the four faces are
-/// then one line each. See spiking/lif.hpp.
+/// A layer says what its neurons compute with (`unit`), how many numbers of that each of them has
+/// of its own (`own_numbers`), and what a state holds (`arrays`); the four faces are then one line
+/// each. See spiking/lif.hpp.
 
 #include <limen/core/denormals.hpp>
 #include <limen/core/layer.hpp>
+#include <limen/core/prepared.hpp>
+#include <limen/kernel/math.hpp>
 #include <limen/kernel/neurons.hpp>
 #include <limen/kernel/rows.hpp>
+#include <limen/spiking/spike.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -84,6 +88,71 @@ Sequence<Real, D> neurons_backward(const Unit& unit, SequenceView<Real, D> ds,
   return dx;
 }
 
+// ── The same of a layer ──────────────────────────────────────────────────────────────────────────
+
+template <class L>
+concept HasUnit = requires(const L layer, typename L::Scalar* room) {
+  { L::own_numbers } -> std::convertible_to<Index>;
+  layer.unit(room);
+};
+
+template <HasUnit L, class Real, Index D, class State>
+Sequence<Real, D> neurons_forward(const L& layer, SequenceView<Real, D> x,
+                                  const Batch<State>& batch) {
+  Buffer<Real> own(L::own_numbers * D);
+  return neurons_forward(layer.unit(own.data()), x, batch);
+}
+
+template <HasUnit L, class Real, Index D, class State>
+Vector<Real, D> neurons_step(const L& layer, VectorView<Real, D> x, State& state) noexcept {
+  if constexpr (L::own_numbers == 0) {
+    return neurons_step(layer.unit(nullptr), x, state);
+  } else {
+    Vector<Real, L::own_numbers * D> own;
+    return neurons_step(layer.unit(own.data()), x, state);
+  }
+}
+
+template <HasUnit L, class Unit, class Real, Index D, class State>
+Sequence<Real, D> neurons_forward(const L& layer, Sequence<Real, D> x, const Batch<State>& batch,
+                                  NeuronCache<Unit, D>& cache) {
+  Buffer<Real> own(L::own_numbers * D);
+  return neurons_forward(layer.unit(own.data()), std::move(x), batch, cache);
+}
+
+template <HasUnit L, class Unit, class Real, Index D, class State>
+Sequence<Real, D> neurons_backward(const L& layer, SequenceView<Real, D> ds,
+                                   const Batch<State>& batch, const NeuronCache<Unit, D>& cache,
+                                   L& gradient) {
+  Buffer<Real> own(L::own_numbers * D), sums;
+  const Unit unit = layer.unit(own.data());
+  auto dx = neurons_backward(unit, ds, batch, cache, sums);
+  if (sums.size() > 0) layer.add_gradients(unit, sums.data(), gradient);
+  return dx;
+}
+
+// ── Numbers of neurons, learned or not ───────────────────────────────────────────────────────────
+
+/// What is left of a state in a step, of the inference form: σ taken once, when it was made.
+template <class Real, Index N>
+class FoldedDecay {
+ public:
+  void prepare_from(const Tensor<Real, N>& learned) {
+    simd::transform(learned.data(), a_.data(), N,
+                    [](const simd::Vec<Real>& v) { return math::sigmoid(v); });
+  }
+  const Real* folded() const { return a_.data(); }
+
+ private:
+  Tensor<Real, N> a_;
+};
+
+/// The member for such a number that may be learned, of which the learning form has the logit.
+template <Learned L, class S, Index D>
+using LearnedDecay = std::conditional_t<L != Learned::no && is_prepared<S>,
+                                        FoldedDecay<real_of<S>, L == Learned::each ? D : 1>,
+                                        LearnedNumber<L, real_of<S>, D>>;
+
 /// The number that neurons compute with: the constant, or f of what was learned. Numbers that each
 /// neuron has of its own go to `room`; gives the room that is left.
 template <class Real, bool Each, class Member, class F>
@@ -93,6 +162,13 @@ Real* set_number(NeuronNumber<Real, Each>& number, const Member& learned, double
     static_assert(!Each);
     number.value = static_cast<Real>(constant);
     return room;
+  } else if constexpr (requires { learned.folded(); }) {
+    if constexpr (Each) {
+      number.value = learned.folded();
+    } else {
+      number.value = *learned.folded();
+    }
+    return room;
   } else if constexpr (Each) {
     simd::transform(learned.data(), room, D, f);
     number.value = room;
@@ -101,6 +177,14 @@ Real* set_number(NeuronNumber<Real, Each>& number, const Member& learned, double
     simd::transform(learned.data(), &number.value, 1, f);
     return room;
   }
+}
+
+/// The same of σ(learned).
+template <class Real, bool Each, class Member>
+Real* set_decay(NeuronNumber<Real, Each>& number, const Member& learned, double constant, Index D,
+                Real* room) noexcept {
+  return set_number(number, learned, constant, D, room,
+                    [](const simd::Vec<Real>& v) { return math::sigmoid(v); });
 }
 
 template <class T>

@@ -68,7 +68,8 @@ struct Synaptic {
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
   Neuron neuron;
-  LearnedNumber<C.learn_decay, Real, D> current_decay;  ///< α = σ(current_decay)
+  LearnedDecay<C.learn_decay, std::conditional_t<Trainable<Neuron>, Real, Prepared<Real>>, D>
+      current_decay;  ///< α = σ(current_decay)
 
   template <class F, class... L>
   static constexpr void visit(F&& f, L&... l) {
@@ -93,8 +94,7 @@ struct Synaptic {
 
   Unit unit(Real* room) const noexcept {
     Unit u{.neuron = neuron.unit(room), .alpha = {}};
-    set_number(u.alpha, current_decay, config.decay, D, room + Neuron::own_numbers * D,
-               [](const simd::Vec<Real>& v) { return math::sigmoid(v); });
+    set_decay(u.alpha, current_decay, config.decay, D, room + Neuron::own_numbers * D);
     return u;
   }
 
@@ -110,17 +110,11 @@ struct Synaptic {
   using State = SynapticState<typename Neuron::State, Real, D>;
 
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), x, batch);
+    return neurons_forward(*this, x, batch);
   }
 
   Vector<Real, D> step(VectorView<Real, D> x, State& state) const noexcept {
-    if constexpr (own_numbers == 0) {
-      return neurons_step(unit(nullptr), x, state);
-    } else {
-      Vector<Real, own_numbers * D> own;
-      return neurons_step(unit(own.data()), x, state);
-    }
+    return neurons_step(*this, x, state);
   }
 
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
@@ -129,8 +123,7 @@ struct Synaptic {
   Sequence<Real, D> forward(Sequence<Real, D> x, Batch<State> batch, Cache& cache) const
     requires Trainable<Neuron>
   {
-    Buffer<Real> own(own_numbers * D);
-    return neurons_forward(unit(own.data()), std::move(x), batch, cache);
+    return neurons_forward(*this, std::move(x), batch, cache);
   }
 
   /// dx_t = μ_t = what the neuron gives for its drive + α μ_{t+1},  dα = Σ μ_t i_{t-1}
@@ -138,11 +131,7 @@ struct Synaptic {
                              Synaptic& gradient) const
     requires Trainable<Neuron>
   {
-    Buffer<Real> own(own_numbers * D), sums;
-    const Unit u = unit(own.data());
-    auto dx = neurons_backward(u, ds, batch, cache, sums);
-    if (sums.size() > 0) add_gradients(u, sums.data(), gradient);
-    return dx;
+    return neurons_backward(*this, ds, batch, cache, gradient);
   }
 };
 
