@@ -155,6 +155,7 @@
 #include <limen/kernel/leaky.hpp>
 #include <limen/kernel/least_squares.hpp>
 #include <limen/kernel/lif.hpp>
+#include <limen/kernel/listed_sum.hpp>
 #include <limen/kernel/local_attention.hpp>
 #include <limen/kernel/lockstep.hpp>
 #include <limen/kernel/log.hpp>
