@@ -11,6 +11,7 @@
 
 #include <limen/compose/sequential.hpp>
 #include <limen/spiking/dcls.hpp>
+#include <limen/spiking/decisions.hpp>
 #include <limen/spiking/leaky_integrator.hpp>
 #include <limen/spiking/spike_readout.hpp>
 #include <limen/train/adamw.hpp>

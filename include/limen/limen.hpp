@@ -111,6 +111,7 @@
 #include <limen/exit/thresholds.hpp>
 #include <limen/io/checkpoint.hpp>
 #include <limen/io/dtype.hpp>
+#include <limen/io/event_rows.hpp>
 #include <limen/io/events.hpp>
 #include <limen/io/file.hpp>
 #include <limen/io/safetensors.hpp>
@@ -272,6 +273,7 @@
 #include <limen/spiking/alpha.hpp>
 #include <limen/spiking/bernoulli_encoder.hpp>
 #include <limen/spiking/dcls.hpp>
+#include <limen/spiking/decisions.hpp>
 #include <limen/spiking/delay_lines.hpp>
 #include <limen/spiking/delayed_conv.hpp>
 #include <limen/spiking/delays.hpp>
@@ -301,6 +303,7 @@
 #include <limen/spiking/spike_weight.hpp>
 #include <limen/spiking/step_number.hpp>
 #include <limen/spiking/surrogate.hpp>
+#include <limen/spiking/surrogate_words.hpp>
 #include <limen/spiking/synaptic.hpp>
 #include <limen/spiking/temporal_batch_norm.hpp>
 #include <limen/ssm/decay_rates.hpp>

@@ -1,7 +1,7 @@
 // Any bytes as a file of events: what is read must be written and read again as it was, in both
 // forms, and fit into rows.
 
-#include <limen/io/events.hpp>
+#include <limen/io/event_rows.hpp>
 
 #include <cstdlib>
 

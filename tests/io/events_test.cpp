@@ -1,4 +1,4 @@
-#include <limen/io/events.hpp>
+#include <limen/io/event_rows.hpp>
 
 #include <limen/core/random.hpp>
 

@@ -1,8 +1,8 @@
 // What spikes say: running readouts, decisions, losses.
 
+#include <limen/spiking/decisions.hpp>
 #include <limen/spiking/spike_loss.hpp>
 #include <limen/spiking/spike_readout.hpp>
-
 #include <memory>
 #include <string>
 #include <vector>

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include <limen/spiking/decisions.hpp>
 #include <limen/spiking/spike_readout.hpp>
 #include <limen/train/loss.hpp>
 
