@@ -253,18 +253,11 @@ void part_ways(const std::vector<Sequence<float, 10>>& z, const Policy& policy,
   detail::LiveRows<exit_memory<Policy>> live(x.rows(), Batch<NoState>());
   for (Index k = 0; k < 3; ++k) {
     const auto& logits = z[static_cast<std::size_t>(k)];
-    Index stay = 0;
-    for (Index i = 0, gone = 0; i < live.count; ++i) {
-      const bool leave =
-          leaves(policy, std::span<const float>(logits.row(live.id[i]).data(), 10), k,
-                 live.memory_of(i), std::span<const float>(x.row(i).data(), std::size_t{D}));
-      live.kept[stay] = live.gone[gone] = i;
-      stay += leave ? 0 : 1;
-      gone += leave ? 1 : 0;
-    }
+    const Index stay = detail::ask_rows(policy, SequenceView<float, 10>(logits.data(), live.count),
+                                        SequenceView<float, D>(x.data(), live.count), k, live);
     for (Index j = 0; j < live.count - stay; ++j) {
       const Index t = live.id[live.gone[j]];
-      std::copy_n(logits.row(t).data(), 10, left.logits.row_data(t));
+      std::copy_n(logits.row(live.gone[j]).data(), 10, left.logits.row_data(t));
       left.exit[t] = k;
     }
     if (stay < live.count) {
@@ -281,9 +274,13 @@ void overhead(const std::string& policy, Make make) {
     const auto& b = bed<D>();
     const auto leaves = make(b);
     const auto y = forward(b.net, b.x);
-    std::vector<Sequence<float, 10>> z(3, Sequence<float, 10>(256));
-    for (Index k = 0; k < 3; ++k) {
-      copy_rows(y.matrix().middle_cols(10 * k, 10), z[static_cast<std::size_t>(k)].matrix());
+    const auto ways = b.net.run(b.x, {}, leaves);
+    std::vector<Sequence<float, 10>> z(3, Sequence<float, 10>::zeros(256));
+    for (Index k = 0; k < 3; ++k) {  // of the rows that get there
+      for (Index t = 0, i = 0; t < 256; ++t) {
+        if (ways.exit[t] < k) continue;
+        std::copy_n(y.row(t).data() + 10 * k, 10, z[static_cast<std::size_t>(k)].row_data(i++));
+      }
     }
     auto x = b.x;
     Exits<float, 10, 4> left;

@@ -72,6 +72,7 @@
 #include <limen/core/tensor.hpp>
 #include <limen/exit/adaptive_computation.hpp>
 #include <limen/exit/all_heads.hpp>
+#include <limen/exit/asking.hpp>
 #include <limen/exit/block_drop.hpp>
 #include <limen/exit/budget.hpp>
 #include <limen/exit/budget_controller.hpp>
@@ -97,6 +98,7 @@
 #include <limen/exit/ponder.hpp>
 #include <limen/exit/ponder_steps.hpp>
 #include <limen/exit/risk.hpp>
+#include <limen/exit/row_scores.hpp>
 #include <limen/exit/sandwich.hpp>
 #include <limen/exit/scores.hpp>
 #include <limen/exit/skip_gate.hpp>

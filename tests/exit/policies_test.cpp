@@ -1,4 +1,6 @@
+#include <limen/exit/exit_gates.hpp>
 #include <limen/exit/policies.hpp>
+#include <limen/exit/row_scores.hpp>
 
 #include <limen/core/random.hpp>
 
@@ -61,6 +63,41 @@ TEMPLATE_TEST_CASE("Scores are what plain loops give, at any number of classes",
     REQUIRE(probability_margin(row) == Approx(n > 1 ? p[0] - p[1] : p[0]).margin(tolerance));
     REQUIRE(entropy(row) == Approx(h).margin(10 * tolerance));
     REQUIRE(power_entropy(row) == Approx(h2).margin(10 * tolerance));
+  }
+}
+
+TEMPLATE_TEST_CASE("Scores of many rows at once have the bits of each row alone", "[exit][scores]",
+                   float, double) {
+  using Real = TestType;
+  constexpr Real inf = std::numeric_limits<Real>::infinity();
+  constexpr Real none = std::numeric_limits<Real>::quiet_NaN();
+  const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  Random random(5);
+  RowScores<Real> scores;
+  for (Index C = 1; C <= RowScores<Real>::most_classes; ++C) {
+    for (Index n = 1; n <= RowScores<Real>::rows; n += 3) {
+      std::vector<Real> z(static_cast<std::size_t>(n * (C + 1)));
+      for (auto& v : z) v = static_cast<Real>(4 * random.normal());
+      const Index stride = C + 1, last = n - 1;
+      if (C > 2) z[static_cast<std::size_t>(C - 1)] = z[1] = 9;  // equals
+      if (C > 2 && last > 0) z[static_cast<std::size_t>(stride + C / 2)] = none;
+      if (last > 1) z[static_cast<std::size_t>(2 * stride)] = inf;
+      if (last > 2) std::fill_n(z.data() + 3 * stride, C, -inf);
+      if (C > 1 && last > 3) z[static_cast<std::size_t>(4 * stride)] = -inf;  // masked
+      scores.read({z.data(), n, C, stride});
+      for (Index i = 0; i < n; ++i) {
+        const std::span<const Real> row(z.data() + i * stride, static_cast<std::size_t>(C));
+        const auto sums = scores[i];
+        INFO(C << " classes, row " << i << " of " << n);
+        REQUIRE(same(sums.max_probability(), max_probability(row)));
+        REQUIRE(same(sums.margin(), probability_margin(row)));
+        REQUIRE(same(sums.entropy(), entropy(row)));
+        REQUIRE(same(sums.power_entropy(), power_entropy(row)));
+        REQUIRE(sums.best == predicted_class(row));
+        const auto f = exit_features(row), g = exit_features(sums);
+        for (std::size_t j = 0; j < 4; ++j) REQUIRE(same(f[j], g[j]));
+      }
+    }
   }
 }
 

@@ -63,6 +63,11 @@ struct BatchBudget {
                   std::span<const Real> h = {}) const {
     return leaves(policy, z, k, row, h);
   }
+  template <class Real>
+    requires detail::reads_sums<Policy, Real>
+  bool by_sums(const RowSums<Real>& z, Index k, Memory& row) const {
+    return detail::leaves_by_sums(policy, z, k, row);
+  }
   Index may_stay(std::span<const Index> left, Index here, Index k) const noexcept {
     const auto at = static_cast<std::size_t>(k);
     double spent = static_cast<double>(here) * cost[at], rows = static_cast<double>(here);

@@ -24,30 +24,15 @@
 
 namespace limen::inline LIMEN_ABI {
 
-/// f of one row, all four in one pass over z. NaN where there is no answer.
+/// f of one row. NaN where there is no answer.
+template <class Real>
+std::array<double, 4> exit_features(const RowSums<Real>& row) noexcept {
+  return {row.max_probability(), row.entropy(), row.margin(), row.power_entropy()};
+}
+/// All four in one pass over z.
 template <class Real>
 LIMEN_NOINLINE std::array<double, 4> exit_features(std::span<const Real> z) noexcept {
-  using V = simd::Vec<Real>;
-  const V m(detail::score_shift(z)), one(Real(1)), zero(Real(0));
-  V sum = zero, weighted = zero, squares = zero, weighted2 = zero, equals = zero, next = zero;
-  detail::for_each_filled(z, [&](const V& v) {
-    const V a = v - m, e = math::exp(a), e2 = e * e;
-    sum = sum + e;
-    squares = squares + e2;
-    weighted = weighted + simd::select(e == zero, zero, e * a);  // 0 log 0 = 0
-    weighted2 = weighted2 + simd::select(e2 == zero, zero, e2 * a);
-    equals = equals + simd::select(v == m, one, zero);
-    next = simd::max(next, simd::select(v == m, zero, e));
-  });
-  const auto total = [](const V& v) { return static_cast<double>(simd::reduce_add(v)); };
-  const double s = total(sum), s2 = total(squares);
-  if (!(s > 0)) {
-    constexpr double none = std::numeric_limits<double>::quiet_NaN();
-    return {none, none, none, none};
-  }
-  const double second = total(equals) > 1 ? 1 : static_cast<double>(simd::reduce_max(next));
-  return {1 / s, std::log(s) - total(weighted) / s, (1 - second) / s,
-          std::log(s2) - 2 * total(weighted2) / s2};
+  return exit_features(detail::sums_of<detail::Wanted{true, true, true}>(z));
 }
 
 /// P(E = 1..G + 1) from g [G].
@@ -124,10 +109,11 @@ struct ExitGates {
   };
   template <class R>
   bool operator()(std::span<const R> z, Index k, Memory& row) const noexcept {
-    const double g = sigmoid(logit(k, exit_features(z)));
-    const double h = exit_hazard(g, row.spent);
-    row.spent += g;
-    return h >= 0.5;
+    return opens(exit_features(z), k, row);
+  }
+  template <class R>
+  bool by_sums(const RowSums<R>& z, Index k, Memory& row) const noexcept {
+    return opens(exit_features(z), k, row);
   }
   Status check(Index exits, Index classes) const {
     if (exits != G + 1) {
@@ -142,6 +128,14 @@ struct ExitGates {
 
   /// What one gate costs, in multiply-accumulates, with its features: C, 2 C, C + 1, 5 C, 5.
   static constexpr Index macs(Index classes) { return 9 * classes + 6; }
+
+ private:
+  LIMEN_NOINLINE bool opens(const std::array<double, 4>& f, Index k, Memory& row) const noexcept {
+    const double g = sigmoid(logit(k, f));
+    const double h = exit_hazard(g, row.spent);
+    row.spent += g;
+    return h >= 0.5;
+  }
 };
 
 }  // namespace limen::inline LIMEN_ABI

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include <limen/exit/asking.hpp>
 #include <limen/exit/exit_plan.hpp>
-#include <limen/exit/live_rows.hpp>
 #include <limen/exit/note.hpp>
 #include <limen/exit/policies.hpp>
 #include <limen/kernel/rows.hpp>
@@ -91,14 +91,7 @@ struct Leaving {
   /// At an exit that is not the last: those who leave are written down, the others close up.
   template <Index k, Index D>
   void part_ways(const Logits& z, Sequence<Real, D>& x) {
-    Index stay = 0;
-    for (Index i = 0, gone = 0; i < live.count; ++i) {  // no jump: it would be guessed wrong
-      const bool leave = leaves(policy, logits(z, i), k, live.memory_of(i),
-                                std::span<const Real>(x.row(i).data(), std::size_t{D}));
-      live.kept[stay] = live.gone[gone] = i;
-      stay += leave ? 0 : 1;
-      gone += leave ? 1 : 0;
-    }
+    Index stay = ask_rows(policy, here(z), here(x), k, live);
     for (Index j = 0; j < live.count - stay; ++j) write(z, live.gone[j], k);
     if constexpr (has_cap<Policy>) {
       const Index most = policy.may_stay({left.count.data(), std::size_t{k}}, live.count, k);

@@ -13,6 +13,9 @@
 /// the first exit, and the third argument; the fourth, if it takes one, is what the head looked at.
 /// Beyond that a policy may say
 ///
+///     bool by_sums(const RowSums<Real>& z, Index exit[, Memory&]) const
+///                                                       the same answer from what scores are made
+///                                                       of: asked in many rows at once
 ///     Status check(Index exits, Index classes) const    is it any use for such a network?
 ///     bool asks(Index exit) const                       false: nobody leaves there, skip the head
 ///     Index may_stay(std::span<const Index> left, Index here, Index exit) const
@@ -77,6 +80,24 @@ bool leaves(const P& policy, std::span<const Real> z, Index k, exit_memory<P>& m
   }
 }
 
+namespace detail {
+template <class P, class Real>
+inline constexpr bool reads_sums = requires(const P& policy, const RowSums<Real>& z, Index k) {
+  policy.by_sums(z, k);
+} || requires(const P& policy, const RowSums<Real>& z, Index k, exit_memory<P>& memory) {
+  policy.by_sums(z, k, memory);
+};
+
+template <class P, class Real>
+bool leaves_by_sums(const P& policy, const RowSums<Real>& z, Index k, exit_memory<P>& memory) {
+  if constexpr (requires { policy.by_sums(z, k, memory); }) {
+    return policy.by_sums(z, k, memory);
+  } else {
+    return policy.by_sums(z, k);
+  }
+}
+}  // namespace detail
+
 template <class P>
 bool asks_exit(const P& policy, Index k) {
   if constexpr (requires { policy.asks(k); }) return policy.asks(k);
@@ -97,6 +118,10 @@ struct ConfidenceAtLeast {
   bool operator()(std::span<const Real> z, Index k) const noexcept {
     return max_probability(z) >= at_least[k];
   }
+  template <class Real>
+  bool by_sums(const RowSums<Real>& z, Index k) const noexcept {
+    return z.max_probability() >= at_least[k];
+  }
   bool asks(Index k) const noexcept { return at_least[k] <= 1; }
   Status check(Index exits, Index) const {
     return at_least.check("ConfidenceAtLeast", exits, 0, 1);
@@ -108,6 +133,10 @@ struct MarginAtLeast {
   template <class Real>
   bool operator()(std::span<const Real> z, Index k) const noexcept {
     return probability_margin(z) >= at_least[k];
+  }
+  template <class Real>
+  bool by_sums(const RowSums<Real>& z, Index k) const noexcept {
+    return z.margin() >= at_least[k];
   }
   bool asks(Index k) const noexcept { return at_least[k] <= 1; }
   Status check(Index exits, Index classes) const {
@@ -121,6 +150,10 @@ struct EntropyBelow {
   template <class Real>
   bool operator()(std::span<const Real> z, Index k) const noexcept {
     return entropy(z) < below[k];
+  }
+  template <class Real>
+  bool by_sums(const RowSums<Real>& z, Index k) const noexcept {
+    return z.entropy() < below[k];
   }
   bool asks(Index k) const noexcept { return below[k] > 0; }
   Status check(Index exits, Index classes) const {
@@ -149,6 +182,10 @@ struct PowerEntropyBelow {
   bool operator()(std::span<const Real> z, Index k) const noexcept {
     return power_entropy(z) < below[k];
   }
+  template <class Real>
+  bool by_sums(const RowSums<Real>& z, Index k) const noexcept {
+    return z.power_entropy() < below[k];
+  }
   bool asks(Index k) const noexcept { return below[k] > 0; }
   Status check(Index exits, Index classes) const {
     return below.check("PowerEntropyBelow", exits, 0, std::log(static_cast<double>(classes)));
@@ -168,16 +205,25 @@ struct Patience {
   };
   template <class Real>
   bool operator()(std::span<const Real> z, Index, Memory& row) const noexcept {
-    const Index now = predicted_class(z) + 1;
-    row.agreed = now > 0 && now == row.last_plus_one ? row.agreed + 1 : 0;
-    row.last_plus_one = now;
-    return row.agreed == times;
+    return agrees(predicted_class(z), row);
+  }
+  template <class Real>
+  bool by_sums(const RowSums<Real>& z, Index, Memory& row) const noexcept {
+    return agrees(z.best, row);
   }
   Status check(Index exits, Index) const {
     // the last head may agree too, but takes the row anyway
     if (times >= 1 && (exits == 1 || times < exits)) return {};
     return Error{"Patience: .times", "1 to " + std::to_string(exits - 1) + ", or it never leaves",
                  std::to_string(times)};
+  }
+
+ private:
+  bool agrees(Index predicted, Memory& row) const noexcept {
+    const Index now = predicted + 1;
+    row.agreed = now > 0 && now == row.last_plus_one ? row.agreed + 1 : 0;
+    row.last_plus_one = now;
+    return row.agreed == times;
   }
 };
 
@@ -248,6 +294,13 @@ struct AnyOf {
                   std::span<const Real> h = {}) const {
     return each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
       return leaves(get<I>(policies), z, k, get<I>(row), h);
+    });
+  }
+  template <class Real>
+    requires(detail::reads_sums<P, Real> && ...)
+  bool by_sums(const RowSums<Real>& z, Index k, Memory& row) const {
+    return each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+      return detail::leaves_by_sums(get<I>(policies), z, k, get<I>(row));
     });
   }
   bool asks(Index k) const {

@@ -70,48 +70,93 @@ LIMEN_INLINE double partition(std::span<const Real> z, Real m) {
   return sum > 0 ? static_cast<double>(sum) : std::numeric_limits<double>::quiet_NaN();
 }
 
-/// Entropy of softmax(power z):  log Σ e^a - Σ e^a a / Σ e^a,  a = power (z - max z)
+/// log of one number as of a vector of them, which has bits of its own.
 template <class Real>
-LIMEN_INLINE double entropy_of_power(std::span<const Real> z, Real power) {
+LIMEN_INLINE Real log_of(Real s) {
   using V = simd::Vec<Real>;
-  const V m(score_shift(z)), by(power), nothing(Real(0));
-  V sum(Real(0)), weighted(Real(0));
+  alignas(64) Real lanes[V::size];
+  simd::store(lanes, math::log(V(s)));
+  return lanes[0];
+}
+
+}  // namespace detail
+
+/// What the scores of one row are made of: with m = max z, a = z - m, e = exp(a)
+template <class Real>
+struct RowSums {
+  Real sum, next;           ///< Σ e, and the second largest e
+  Real weighted, log_sum;   ///< Σ e a, log Σ e
+  Real squares, weighted2;  ///< Σ e², Σ e² a
+  Real log_squares;         ///< log Σ e²
+  Index best;               ///< where z is m; -1 where a logit is NaN
+
+  double max_probability() const noexcept { return 1 / wide(sum); }
+  double margin() const noexcept { return (1 - wide(next)) / wide(sum); }
+  double entropy() const noexcept { return wide(log_sum) - wide(weighted) / wide(sum); }
+  double power_entropy() const noexcept {
+    return wide(log_squares) - 2 * wide(weighted2) / wide(squares);
+  }
+
+ private:
+  static double wide(Real v) noexcept { return static_cast<double>(v); }
+};
+
+namespace detail {
+
+/// Which sums somebody will ask for; the others stay 0.
+struct Wanted {
+  bool next = false, entropy = false, power = false;
+};
+
+template <Wanted W, class Real>
+LIMEN_INLINE RowSums<Real> sums_of(std::span<const Real> z) {
+  using V = simd::Vec<Real>;
+  const V m(score_shift(z)), one(Real(1)), zero(Real(0));
+  V sum = zero, weighted = zero, squares = zero, weighted2 = zero, equals = zero, next = zero;
   for_each_filled(z, [&](const V& v) {
-    const V a = by * (v - m), e = math::exp(a);
+    const V a = v - m, e = math::exp(a);
     sum = sum + e;
-    weighted = weighted + simd::select(e == nothing, nothing, e * a);  // 0 log 0 = 0
+    if constexpr (W.entropy) weighted = weighted + simd::select(e == zero, zero, e * a);  // 0 log 0
+    if constexpr (W.power) {
+      const V e2 = e * e;
+      squares = squares + e2;
+      weighted2 = weighted2 + simd::select(e2 == zero, zero, e2 * a);
+    }
+    if constexpr (W.next) {
+      equals = equals + simd::select(a == zero, one, zero);
+      next = simd::max(next, simd::select(a == zero, zero, e));
+    }
   });
-  const double s = static_cast<double>(simd::reduce_add(sum));
-  return std::log(s) - static_cast<double>(simd::reduce_add(weighted)) / s;
+  RowSums<Real> r{};
+  r.sum = simd::reduce_add(sum);
+  if constexpr (W.next) r.next = simd::reduce_add(equals) > 1 ? 1 : simd::reduce_max(next);
+  if constexpr (W.entropy) {
+    r.weighted = simd::reduce_add(weighted);
+    r.log_sum = log_of(r.sum);
+  }
+  if constexpr (W.power) {
+    r.squares = simd::reduce_add(squares);
+    r.weighted2 = simd::reduce_add(weighted2);
+    r.log_squares = log_of(r.squares);
+  }
+  return r;
 }
 
 }  // namespace detail
 
 template <class Real>
 LIMEN_NOINLINE double max_probability(std::span<const Real> z) noexcept {
-  return 1 / detail::partition(z, detail::score_shift(z));
+  return detail::sums_of<detail::Wanted{}>(z).max_probability();
 }
 
 template <class Real>
 LIMEN_NOINLINE double probability_margin(std::span<const Real> z) noexcept {
-  using V = simd::Vec<Real>;
-  const V m(detail::score_shift(z)), one(Real(1)), zero(Real(0));
-  V sum = zero, next = zero, equals = zero;
-  detail::for_each_filled(z, [&](const V& v) {
-    const V e = math::exp(v - m);
-    sum = sum + e;
-    equals = equals + simd::select(v == m, one, zero);
-    next = simd::max(next, simd::select(v == m, zero, e));
-  });
-  const Real s = simd::reduce_add(sum);
-  if (!(s > 0)) return std::numeric_limits<double>::quiet_NaN();
-  if (simd::reduce_add(equals) > 1) return 0;  // two largest
-  return (1 - static_cast<double>(simd::reduce_max(next))) / static_cast<double>(s);
+  return detail::sums_of<detail::Wanted{.next = true}>(z).margin();
 }
 
 template <class Real>
 LIMEN_NOINLINE double entropy(std::span<const Real> z) noexcept {
-  return detail::entropy_of_power(z, Real(1));
+  return detail::sums_of<detail::Wanted{.entropy = true}>(z).entropy();
 }
 
 template <class Real>
@@ -121,7 +166,7 @@ double normalised_entropy(std::span<const Real> z) noexcept {
 
 template <class Real>
 LIMEN_NOINLINE double power_entropy(std::span<const Real> z) noexcept {
-  return detail::entropy_of_power(z, Real(2));
+  return detail::sums_of<detail::Wanted{.power = true}>(z).power_entropy();
 }
 
 template <class Real>

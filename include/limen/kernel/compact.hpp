@@ -43,12 +43,11 @@ void compact_rows(MatrixView<Real> x, const Index* kept, Index count) noexcept {
 }
 
 template <class T>
-  requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T> && std::is_copy_assignable_v<T>
 void compact_values(T* values, const Index* kept, Index count) noexcept {
-  detail::for_each_moved_run(kept, count, [&](Index to, Index from, Index n) {
-    std::memmove(static_cast<void*>(values + to), values + from,
-                 static_cast<std::size_t>(n) * sizeof(T));
-  });
+  Index i = 0;
+  while (i < count && kept[i] == i) ++i;
+  for (; i < count; ++i) values[i] = values[kept[i]];  // short: no call for each run
 }
 
 /// offsets [B + 1] of B sequences.
