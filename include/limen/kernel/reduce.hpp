@@ -76,14 +76,14 @@ Real row_max(const Real* x, Index n) noexcept {
 /// sums[c] += Σ_r x(r, c).  Rows in turn, four at a time: sums are loaded and stored once for four.
 template <class Real>
 void add_column_sums(std::type_identity_t<MatrixView<const Real>> x, Real* sums) noexcept {
-  Index t = 0;
-  for (; t + 4 <= x.rows; t += 4) {
+  const Index fours = x.rows - x.rows % 4;
+  for (Index t = 0; t < fours; t += 4) {
     const Real *a = x.row(t), *b = x.row(t + 1), *c = x.row(t + 2), *d = x.row(t + 3);
     simd::for_each<Real>(x.cols, [&](Index i, auto load, auto store) {
       store(sums + i, load(sums + i) + ((load(a + i) + load(b + i)) + (load(c + i) + load(d + i))));
     });
   }
-  for (; t < x.rows; ++t) {
+  for (Index t = fours; t < x.rows; ++t) {
     const Real* row = x.row(t);
     simd::for_each<Real>(x.cols, [&](Index i, auto load, auto store) {
       store(sums + i, load(sums + i) + load(row + i));
