@@ -41,6 +41,20 @@ TEST_CASE("A gate is fitted by K-means, medians and least squares", "[moe][mixer
   }
 }
 
+TEST_CASE("The median of an even number is between the middle two", "[moe][mixer]") {
+  const auto expert_of_first = [](double low, double high, double other) {
+    R router;
+    GateFit<R> fit({.noise = 0});
+    fit.set_centroids({0, 0, 1, 1});
+    Random random(1);
+    const Sequence<double, 2> of{{low, other}, {high, other}, {0, 0}, {0, 0}};
+    REQUIRE(fit.update(router, contexts, of, random));
+    return fit.experts()[0];
+  };
+  REQUIRE(expert_of_first(0, 1, 0.6) == 0);  // 0.5, where the upper one would be 1
+  REQUIRE(expert_of_first(0, 1, 0.4) == 1);  // and the lower one 0
+}
+
 TEST_CASE("An update is given up where a cluster is empty, or K-means takes too long",
           "[moe][mixer]") {
   R router;

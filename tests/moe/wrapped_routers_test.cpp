@@ -92,6 +92,18 @@ TEST_CASE("Capacities round as they say", "[moe][capacity]") {
   STATIC_REQUIRE(Choices::capacity(6) == 4);
 }
 
+TEST_CASE("Where experts cost differently each has room for as much work", "[moe][capacity]") {
+  using R = Limited<CapacityRouterConfig{.factor = 1.5, .cost = {3, 1, 0}}>;  // r = 9/4, 3/4, 0
+  STATIC_REQUIRE(R::capacity(6, 0) == 2);                                     // 3 / r = 4/3
+  STATIC_REQUIRE(R::capacity(6, 1) == 4);
+  STATIC_REQUIRE(R::capacity(6, 2) == 6);  // what costs nothing takes all
+  // First choices 0, 0, 0, 1, then 1, 2, 1, 0, with room for 1, 3 and 4.
+  REQUIRE(kept(transparent<R>(), four) == std::vector<int>{0, 1, -1, 2, -1, 1, 1, -1});
+  using Same = Limited<CapacityRouterConfig{.factor = 1.5, .cost = {7, 7, 7}}>;
+  REQUIRE(kept(transparent<Same>(), four) ==
+          kept(transparent<Limited<CapacityRouterConfig{.factor = 1.5}>>(), four));
+}
+
 TEST_CASE("No room at all is an error", "[moe][capacity]") {
   const auto router = transparent<
       Limited<CapacityRouterConfig{.factor = 0.3, .rounding = CapacityRounding::nearest}>>();
@@ -224,6 +236,9 @@ TEST_CASE("What weighs little is left out in inference, and not computed", "[moe
       REQUIRE((ids[j] >= 0 ? w[j] > 0.1 : w[j] == 0));
     }
   }
+  using Half = ThresholdRouter<ThresholdRouterConfig{.least = 0.5}, TopKRouter<scores, double>>;
+  REQUIRE(transparent<Half>().route(Sequence<double, 3>{{1, 1, 0}}, {}, chosen));
+  REQUIRE((chosen.expert[0] == -1 && chosen.expert[1] == -1));  // 1/2 is no more than 1/2
   static_assert(Mixture<R>::work_depends_on_data);
   const auto wide = [](auto& layer, Random& random) {
     fill_normal(layer.router.router.weight, 2, random);

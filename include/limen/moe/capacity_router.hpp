@@ -1,8 +1,8 @@
 #pragma once
 /// @file  No expert takes more rows than its capacity; the others are dropped.
 ///
-///   C = max(least, round(factor T / E))        T rows of a sequence (.count_choices: T K), E
-///   experts
+///   C_e = max(least, round(factor T / (E r_e)))        T rows of a sequence (.count_choices: T K)
+///   r_e = cost_e / mean cost, or 1                     E experts
 ///
 ///     CapacityRouter<CapacityRouterConfig{.factor = 1.25}, TopKRouter<...>>
 ///
@@ -21,6 +21,7 @@
 #include <cmath>
 
 #include <limen/core/memory.hpp>
+#include <limen/moe/losses.hpp>
 #include <limen/moe/router.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -38,6 +39,7 @@ struct CapacityRouterConfig {
   bool by_weight = false;                            ///< the surest rows first
   bool whole_batch = false;                          ///< sequences share the capacity
   bool inference = false;                            ///< drop then, too
+  ExpertCosts cost = {};  ///< equal work, not equal rows; what costs nothing has room for all
 };
 
 template <CapacityRouterConfig C, class R>
@@ -47,6 +49,8 @@ struct CapacityRouter {
   static_assert(C.least >= 0, "CapacityRouter: .least must not be negative");
 
   static constexpr CapacityRouterConfig config = C;
+  static_assert(detail::costs_fit(config.cost, R::experts),
+                "CapacityRouter: .cost needs one number for each expert, none negative");
   static constexpr Index in = R::in, own = detail::own_columns<R>;
   static constexpr Index experts = R::experts, slots = R::slots, E = experts, K = slots;
   static constexpr bool causal = R::causal && !C.inference;
@@ -65,10 +69,17 @@ struct CapacityRouter {
 
   static CapacityRouter initialized(Random& random) { return {R::initialized(random)}; }
 
-  /// C for so many rows; 0: there is room for none.
-  static constexpr Index capacity(Index rows) {
-    const double all = static_cast<double>(C.count_choices ? rows * K : rows);
-    const double wanted = config.factor * all / static_cast<double>(E);
+  /// C_e for so many rows; 0: there is room for none.
+  static constexpr Index capacity(Index rows, Index e = 0) {
+    double wanted = config.factor * static_cast<double>(C.count_choices ? rows * K : rows) /
+                    static_cast<double>(E);
+    if constexpr (by_cost) {
+      double sum = 0;
+      for (const double c : config.cost) sum += c;
+      const double cost = config.cost[static_cast<std::size_t>(e)];
+      if (cost == 0) return rows;
+      wanted = std::min(wanted * sum / (cost * static_cast<double>(E)), static_cast<double>(rows));
+    }
     const Index whole = static_cast<Index>(wanted);
     const double rest = wanted - static_cast<double>(whole);
     const bool more = C.rounding == CapacityRounding::up
@@ -120,6 +131,8 @@ struct CapacityRouter {
   }
 
  private:
+  static constexpr bool by_cost = config.cost != ExpertCosts{};
+
   /// How many choices were dropped; -1 after an error.
   static Index drop(const RoutingRun& run, Index rows, Chosen& chosen) {
     if constexpr (C.whole_batch) return drop(Index{0}, rows, chosen);
@@ -133,9 +146,11 @@ struct CapacityRouter {
   }
 
   static Index drop(Index first, Index end, Chosen& chosen) {
-    const Index rows = end - first, room = capacity(rows);
+    const Index rows = end - first;
     if (rows == 0) return 0;
-    if (room < 1) {
+    Index left[E];  // what there is room for
+    for (Index e = 0; e < E; ++e) left[e] = capacity(rows, by_cost ? e : 0);
+    if (*std::min_element(left, left + E) < 1) {
       fail({"CapacityRouter: capacity for " + std::to_string(rows) + " rows and " +
                 std::to_string(E) + " experts",
             "1 or more", "0"});
@@ -151,12 +166,12 @@ struct CapacityRouter {
       std::sort(order.begin(), order.end(),
                 [&](Index a, Index b) { return sure(a) != sure(b) ? sure(a) > sure(b) : a < b; });
     }
-    Index taken[E] = {}, dropped = 0;
+    Index dropped = 0;
     for (Index j = 0; j < K; ++j) {
       for (Index i = 0; i < rows; ++i) {
         const Index t = C.by_weight ? order[i] : first + i;
         std::int32_t& e = chosen.expert[t * K + j];
-        if (e < 0 || taken[e]++ < room) continue;
+        if (e < 0 || left[e]-- > 0) continue;
         e = -1;
         chosen.weight(t, j) = 0;
         ++dropped;
