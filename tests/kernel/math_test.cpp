@@ -93,13 +93,18 @@ W step_beyond(W x, W far, W value) {
 template <class Run>
 void for_each_function(Run run) {
   constexpr double tiny = 1.7e-38, small = 3.2e-308;  // where results become 0 without scalef
+#if defined(__aarch64__)
+  constexpr double divided = 2;  // xsimd divides floats by an estimate there
+#else
+  constexpr double divided = 0;
+#endif
   using namespace math;
   // clang-format off
 #define LIMEN_OF(f) #f, [](const auto& v) { return f(v); }
   run(LIMEN_OF(math::exp), [](auto x) { return std::exp(x); }, Allowed{5.6, tiny}, Allowed{2, small});
   run(LIMEN_OF(math::exp2), [](auto x) { return std::exp2(x); }, Allowed{3, tiny}, Allowed{2, small});
   run(LIMEN_OF(math::log), [](auto x) { return std::log(x); }, Allowed{1}, Allowed{1});
-  run(LIMEN_OF(math::log1p), [](auto x) { return std::log1p(x); }, Allowed{3}, Allowed{3});
+  run(LIMEN_OF(math::log1p), [](auto x) { return std::log1p(x); }, Allowed{3 + divided}, Allowed{3});
   run(LIMEN_OF(math::sigmoid), [](auto x) { return ::sigmoid(x); }, Allowed{5, tiny}, Allowed{4, small});
   run(LIMEN_OF(math::silu), [](auto x) { return product(x, ::sigmoid(x)); }, Allowed{6, 6e-37}, Allowed{5, 8e-306});
   run(LIMEN_OF(math::softplus), [](auto x) { return ::softplus(x); }, Allowed{4, tiny}, Allowed{4, small});
@@ -110,7 +115,7 @@ void for_each_function(Run run) {
   run(LIMEN_OF(math::gelu_tanh), [](auto x) { return product(x, ::sigmoid(inner(x))); }, Allowed{5, 4e-7}, Allowed{5, 8e-16});
   run(LIMEN_OF(math::sin), [](auto x) { return std::sin(x); }, Allowed{2}, Allowed{2});
   run(LIMEN_OF(math::cos), [](auto x) { return std::cos(x); }, Allowed{2}, Allowed{2});
-  run(LIMEN_OF(math::rsqrt), [](auto x) { return 1 / std::sqrt(x); }, Allowed{1.6}, Allowed{1.6});
+  run(LIMEN_OF(math::rsqrt), [](auto x) { return 1 / std::sqrt(x); }, Allowed{1.6 + divided}, Allowed{1.6});
   run(LIMEN_OF(math::gate2), [](auto x) { return 1 / (1 + std::exp2(x)); }, Allowed{5, tiny}, Allowed{5, small});
   run(LIMEN_OF(math::sigmoid_derivative), [](auto x) { return ::sigmoid(x) * ::sigmoid(-x); }, Allowed{7, tiny}, Allowed{7, small});
   run(LIMEN_OF(math::tanh_derivative), [](auto x) { return 4 * ::sigmoid(2 * x) * ::sigmoid(-2 * x); }, Allowed{7, 4 * tiny}, Allowed{7, 4 * small});

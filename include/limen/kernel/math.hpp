@@ -9,7 +9,7 @@
 ///                          float           double     float, below which size it is absolute
 ///   exp                    5.6 (a)         2          1.7e-38 (b)
 ///   exp2                   3               2          1.7e-38 (b)
-///   log, log1p             1, 3            1, 3
+///   log, log1p             1, 3 (d)        1, 3
 ///   sigmoid, gate2         5               4, 5       1.7e-38
 ///   silu                   6               5          6e-37: 0 below v = -88
 ///   softplus, log_sigmoid  4               4          1.7e-38
@@ -18,7 +18,7 @@
 ///   gelu                   8               8          3e-37
 ///   gelu_tanh              5 or 4e-7       5 or 8e-16
 ///   sin, cos               2               2          (c)
-///   rsqrt                  1.6             1.6        subnormal v as the hardware has it
+///   rsqrt                  1.6 (d)         1.6        subnormal v as the hardware has it
 ///   sigmoid', tanh'        7               7          7e-38
 ///   silu'                  3e-7 absolute   6e-16      they cross 0
 ///   gelu', gelu_tanh'      4e-7 absolute   1e-15
@@ -26,6 +26,7 @@
 /// (a) 2 with AVX-512; elsewhere it grows with |v|, to 3.91e-7 of the value at |v| = 88.
 /// (b) Without AVX-512 results below 2^-125.5 (2^-1021.5) are 0; with it they are as the mode says.
 /// (c) |v| up to 2^20 (2^30) here, lanes beyond it by std::sin and std::cos.
+/// (d) 2 more on AArch64, where xsimd divides floats by an estimate and two Newton steps.
 
 #include <limits>
 
