@@ -27,9 +27,9 @@ class Picture {
         height, height);
     put("<rect x='.5' y='.5' width='759' height='%g' rx='10' fill='#fff' stroke='#e2e8f0'/>\n",
         height - 1);
-    text(cells, 32, "start", "#0f172a", "environments by expert");
+    text(cells, 32, "start", "#0f172a", "environments by expert, %");
     text(plot, 32, "start", "#0f172a", "from a first point");
-    text(bars, 32, "start", "#0f172a", "share of the motion that is missed");
+    text(bars, 32, "start", "#0f172a", "share of the motion missed, log scale");
     double top = 52;
     for (const Row& row : rows) {
       text(28, top + 38, "start", "#475569", row.family);
@@ -73,7 +73,7 @@ class Picture {
           "fill-opacity='%.2f'/>\n",
           x, top + 4, cell - 4, share[e]);
       char percent[32];
-      std::snprintf(percent, sizeof percent, "%.0f%%", 100 * share[e]);
+      std::snprintf(percent, sizeof percent, "%.0f", 100 * share[e]);
       text(x + (cell - 4) / 2, top + 37, "middle", share[e] > 0.5 ? "#fff" : "#0f172a", percent,
            10);
     }
