@@ -255,6 +255,7 @@
 #include <limen/nn/weight.hpp>
 #include <limen/probe/alignment.hpp>
 #include <limen/probe/attention_clamp.hpp>
+#include <limen/probe/attention_pattern.hpp>
 #include <limen/probe/attribution.hpp>
 #include <limen/probe/causal_trace.hpp>
 #include <limen/probe/clamp.hpp>
