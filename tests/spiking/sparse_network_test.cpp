@@ -173,8 +173,14 @@ TEST_CASE("A membrane that is lazy for long has forgotten as much as one that wa
   const LazyNetwork<slow, double> lazy(of<double>({}, 1));
   auto state = lazy.rest();
   lazy.hear(state, 0, 0.5);
-  for (Index t = 0; t < 70001; ++t) lazy.step(state);
-  REQUIRE(state.membrane(0, lazy) == Approx(0.5 * std::pow(0.9999, 70000)).epsilon(1e-10));
+  lazy.step(state);
+  Index steps = 0;
+  for (const Index silent : {1, 255, 256, 257, 511, 10000, 65535, 65536, 70000}) {
+    for (; steps < silent; ++steps) lazy.step(state);
+    INFO(silent << " silent steps");
+    const double left = 0.5 * std::pow(0.9999, static_cast<double>(silent));
+    REQUIRE(state.membrane(0, lazy) == Approx(left).epsilon(1e-10));
+  }
 }
 
 // What would fire by itself cannot be lazy, and is refused when the program is compiled.
@@ -232,6 +238,16 @@ TEST_CASE("Random synapses are as many as was asked for, none twice, none to one
   REQUIRE(SparseSynapses<float>::random(4, 4, 1, 1, weight, random).count() == 12);
 }
 
+// The thread sanitizer keeps notes beside each byte.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LIMEN_TEST_BYTES 5.0
+#endif
+#endif
+#if !defined(LIMEN_TEST_BYTES)
+#define LIMEN_TEST_BYTES 1.0
+#endif
+
 TEST_CASE("A million neurons that rarely fire take bounded memory and little time",
           "[spiking][sparse]") {
   constexpr Index n = 1'000'000, fan_out = 10;
@@ -245,12 +261,13 @@ TEST_CASE("A million neurons that rarely fire take bounded memory and little tim
   REQUIRE(std::abs(count - 1e7) < 5e4);
   REQUIRE(static_cast<double>(synapses.bytes()) < 8 * count + 8 * n + 64);
   const double made = peak_bytes();
-  REQUIRE(made - before < 1.3 * (8 * count + 8 * n));  // nothing besides while it is made
+  REQUIRE(made - before <
+          LIMEN_TEST_BYTES * 1.3 * (8 * count + 8 * n));  // nothing besides while it is made
   const LazyNetwork<c> net(std::move(synapses));
   auto state = net.rest();
   const double rested = peak_bytes();
   REQUIRE(state.bytes() <= 30u * n);
-  REQUIRE(rested - made < 1.3 * 30 * n);
+  REQUIRE(rested - made < LIMEN_TEST_BYTES * 1.3 * 30 * n);
   Index spiked = 0;
   for (Index t = 0; t < 100; ++t) {
     for (Index k = 0; k < 200; ++k) {
@@ -260,5 +277,5 @@ TEST_CASE("A million neurons that rarely fire take bounded memory and little tim
   }
   REQUIRE(spiked >= 19900);
   REQUIRE(spiked < 40000);
-  REQUIRE(peak_bytes() - rested < 8e6);
+  REQUIRE(peak_bytes() - rested < LIMEN_TEST_BYTES * 8e6);
 }
