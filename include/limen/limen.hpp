@@ -106,6 +106,7 @@
 #include <limen/exit/slimmable_conv.hpp>
 #include <limen/exit/slimmable_conv_prepared.hpp>
 #include <limen/exit/slimmable_conv_shape.hpp>
+#include <limen/exit/slimmable_fold.hpp>
 #include <limen/exit/slimmable_prepared.hpp>
 #include <limen/exit/slimmable_shape.hpp>
 #include <limen/exit/slowdown.hpp>

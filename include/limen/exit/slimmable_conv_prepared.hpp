@@ -2,10 +2,10 @@
 /// @file  The inference form of SlimmableConv: panels for each width, norms folded in.
 
 #include <array>
-#include <cmath>
 
 #include <limen/core/prepared.hpp>
 #include <limen/exit/slimmable_conv.hpp>
+#include <limen/exit/slimmable_fold.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -29,27 +29,14 @@ struct SlimmableConv<C, S> {
     for (Index k = 0; k < K; ++k) {
       for (Index l = 0; l <= L; ++l) {
         const auto w = Learned::weight(learned, l, k);
-        Buffer<Real> folded(w.rows * w.cols), placed(w.rows * w.cols);
-        for (Index o = 0; o < w.rows; ++o) {
-          Real by = 1, b = 0;
-          if (l < L) {
-            const Index n = (l * K + k) * H + o, a = Learned::affine(l, k) + o;
-            by = learned.scale[a] /
-                 std::sqrt(learned.running_var[n] + static_cast<Real>(Learned::config.eps));
-            b = learned.shift[a] - by * learned.running_mean[n];
-          } else {
-            b = learned.bias[o];
-          }
-          for (Index i = 0; i < w.cols; ++i) folded[o * w.cols + i] = by * w(o, i);
-          bias[static_cast<std::size_t>(k)](l, o) = b;
-        }
-        const Real* at = folded.data();
+        const auto folded =
+            detail::fold_norm(learned, l, k, bias[static_cast<std::size_t>(k)].matrix().row(l));
+        Buffer<Real> placed(l < L ? folded.size() : 0);
         if (l < L) {
           taps_first(folded.data(), w.rows, Shape::takes(l, k), Shape::taps, placed.data());
-          at = placed.data();
         }
         panels[static_cast<std::size_t>(k)][static_cast<std::size_t>(l)] =
-            Panels<Real>::pack({at, w.rows, w.cols, w.cols});
+            Panels<Real>::pack({(l < L ? placed : folded).data(), w.rows, w.cols, w.cols});
       }
     }
   }

@@ -1,10 +1,9 @@
 #pragma once
 /// @file  The inference form of Slimmable: panels for each width, norms folded in.
 
-#include <cmath>
-
 #include <limen/core/prepared.hpp>
 #include <limen/exit/slimmable.hpp>
+#include <limen/exit/slimmable_fold.hpp>
 #include <limen/kernel/gemm.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -29,22 +28,10 @@ struct Slimmable<C, S> {
     for (Index k = 0; k < K; ++k) {
       for (Index l = 0; l <= L; ++l) {
         const auto w = Learned::weight(learned, l, k);
-        Tensor<Real, (H > O ? H : O), (H > I ? H : I)> folded;
-        for (Index o = 0; o < w.rows; ++o) {
-          Real by = 1, b = 0;
-          if (l < L) {
-            const Index n = (l * K + k) * H + o, a = Learned::affine(l, k) + o;
-            by = learned.scale[a] /
-                 std::sqrt(learned.running_var[n] + static_cast<Real>(Learned::config.eps));
-            b = learned.shift[a] - by * learned.running_mean[n];
-          } else {
-            b = learned.bias[o];
-          }
-          for (Index i = 0; i < w.cols; ++i) folded(o, i) = by * w(o, i);
-          bias[static_cast<std::size_t>(k)](l, o) = b;
-        }
+        const auto folded =
+            detail::fold_norm(learned, l, k, bias[static_cast<std::size_t>(k)].matrix().row(l));
         panels[static_cast<std::size_t>(k)][static_cast<std::size_t>(l)] =
-            Panels<Real>::pack({folded.data(), w.rows, w.cols, H > I ? H : I});
+            Panels<Real>::pack({folded.data(), w.rows, w.cols, w.cols});
       }
     }
   }
