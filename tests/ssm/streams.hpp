@@ -4,6 +4,8 @@
 /// `parts` shows the numbers of a state: parts(state, [](auto&... fixed) {...}).
 
 #include <limen/core/denormals.hpp>
+#include <limen/core/initialize.hpp>
+#include <limen/core/memory.hpp>
 #include <limen/core/prepared.hpp>
 #include <limen/core/state_ring.hpp>
 #include <limen/io/state_file.hpp>
@@ -14,6 +16,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "../allocations.hpp"
@@ -115,6 +118,18 @@ void share_a_prefix(double tolerance = 1e-10) {
   }
 }
 
+/// Buffers that are taken next hold nothing but NaN.
+template <class Real>
+void spoil_buffers() {
+  std::vector<Buffer<Real>> all;
+  for (Index size = 16; size < 50'000; size += size / 8) {
+    for (int i = 0; i < 8; ++i) {
+      all.emplace_back(size);
+      std::fill(all.back().begin(), all.back().end(), std::numeric_limits<Real>::quiet_NaN());
+    }
+  }
+}
+
 /// A batch of long sequences, run forwards and backwards from states that have seen something.
 template <class L>
 struct LongBatch {
@@ -127,6 +142,7 @@ struct LongBatch {
   Sequence<typename L::Scalar, L::out> y;
   Sequence<typename L::Scalar, L::in> dx;
   L gradient;
+  bool from_rest = false, spoiled = false;
 
   explicit LongBatch(const L& layer) {
     for (Index b = 0; b < count; ++b) {
@@ -143,10 +159,13 @@ struct LongBatch {
     first = std::make_unique<State[]>(count);
     gradient = L();
     std::copy_n(start.get(), count, last.get());
+    if (spoiled) spoil_buffers<typename L::Scalar>();
     y = layer.forward(Sequence(x), batch(last), cache);
+    if (spoiled) spoil_buffers<typename L::Scalar>();
     dx = layer.backward(dy, batch(first), cache, gradient);
   }
   auto batch(const std::unique_ptr<State[]>& states) const {
+    if (from_rest) return Batch<State>(offsets);
     return Batch<State>(std::span<State>(states.get(), at(count)), offsets);
   }
 };
@@ -191,7 +210,7 @@ void long_batches_are_their_sequences(double tolerance = 1e-10) {
 }
 
 /// A number that is none, in a row or in a first state, leaves every bit of the other sequences as
-/// it was: forwards, backwards, in their states, and in runs that find its remains in their memory.
+/// it was: forwards, backwards, and in their states. So does whatever buffers held before.
 template <class L>
 void keep_nan_to_themselves() {
   const L layer = drawn<L>(17);
@@ -226,7 +245,12 @@ void keep_nan_to_themselves() {
     others_are_the_same(poisoned, 2);
     const auto y = prepare(layer).forward(poisoned.x, poisoned.batch(poisoned.last));
     REQUIRE(same_bits(middle_rows(y, 421, 79).copy(), middle_rows(inferred, 421, 79).copy()));
+  }
+  for (const bool from_rest : {false, true}) {
     LongBatch<L> again(layer);
+    clean.from_rest = again.from_rest = from_rest;
+    clean.run(layer);
+    again.spoiled = true;
     again.run(layer);
     others_are_the_same(again, -1);
   }
@@ -319,7 +343,12 @@ void fall_silent(F parts) {
     return FlushDenormals::active();
   };
   if (!can()) return;  // the machine; otherwise from here on only the layer sees to it
-  const L layer = drawn<L>(15);
+  L layer = drawn<L>(15);
+  for_each_parameter(  // or the state would hear them in the silence
+      [](const std::string& name, auto& tensor) {
+        if (name.ends_with("bias")) fill(tensor, 0);
+      },
+      layer);
   const auto x = noise<L>(40, 16);
   const auto faint = std::make_unique<typename L::State>(),
              rest = std::make_unique<typename L::State>();
@@ -332,11 +361,20 @@ void fall_silent(F parts) {
   parts(*faint, fill(-3e-39f));
   parts(*rest, fill(0.0f));
   REQUIRE(same_bits(layer.forward(x, *faint), layer.forward(x, *rest)));
-  const auto silence = Sequence<float, L::in>::zeros(40);
-  parts(*faint, fill(3e-38f));
+  // Just above the smallest number that is normal: what decays falls below, and not yet to zero.
+  const auto silence = Sequence<float, L::in>::zeros(10);
+  const auto is_normal = [&] {
+    for (const double v : numbers_of(*faint, parts)) {
+      REQUIRE((v == 0 || std::abs(v) >= static_cast<double>(std::numeric_limits<float>::min())));
+    }
+  };
+  parts(*faint, fill(1.2e-38f));
   layer.forward(silence, *faint);
-  for (const double v : numbers_of(*faint, parts)) {
-    REQUIRE((v == 0 || std::abs(v) >= static_cast<double>(std::numeric_limits<float>::min())));
+  is_normal();
+  parts(*faint, fill(1.2e-38f));
+  for (Index t = 0; t < 10; ++t) {
+    layer.step(silence.row(t), *faint);
+    is_normal();
   }
 }
 
