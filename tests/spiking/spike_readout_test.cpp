@@ -63,9 +63,16 @@ static_assert(Layer<Read<Readout::count, 3>>);
 TEMPLATE_TEST_CASE_SIG("SpikeReadout keeps the laws of layers", "[spiking][spike_readout][laws]",
                        ((SpikeReadoutConfig C), C), (SpikeReadoutConfig{.d_model = 1}),
                        (SpikeReadoutConfig{.d_model = 17, .kind = Readout::mean}),
-                       (SpikeReadoutConfig{.d_model = 9, .kind = Readout::max}),
                        (SpikeReadoutConfig{.d_model = 3, .kind = Readout::weighted, .keep = 0.7})) {
   laws::hold_in_double_and_float<SpikeReadout<C>>({.state_has_slope = false});
+}
+
+TEMPLATE_TEST_CASE_SIG("Readouts that choose keep the laws of layers",
+                       "[spiking][spike_readout][laws]", ((SpikeReadoutConfig C), C),
+                       (SpikeReadoutConfig{.d_model = 9, .kind = Readout::max}),
+                       (SpikeReadoutConfig{.d_model = 5, .kind = Readout::farthest})) {
+  // The wide differences of float may cross a tie.
+  spiking::twin_keeps_the_laws<SpikeReadout<C, double>>({.state_has_slope = false}, true);
 }
 
 TEST_CASE("The time of a first spike keeps all laws but that of a slope",
@@ -79,6 +86,7 @@ TEST_CASE("Gradients of readouts pass through states", "[spiking][spike_readout]
   chunks_give_the_whole_gradient<Read<Readout::mean, 5>>();
   chunks_give_the_whole_gradient<Read<Readout::weighted, 5>>();
   chunks_give_the_whole_gradient<Read<Readout::max, 5>>();
+  chunks_give_the_whole_gradient<Read<Readout::farthest, 5>>();
   chunks_give_the_whole_gradient<Read<Readout::first_spike, 5>>();
 }
 
@@ -93,6 +101,12 @@ TEST_CASE("Readouts of a train by hand", "[spiking][spike_readout]") {
   REQUIRE(column(forward(Read<Readout::first_spike, 2>{}, train), 1) == V{1, 2, 3, 3});
   const Sequence<double, 2> membrane{{-3, -1}, {-2, -1}, {-2, -4}, {-5, 0}};
   REQUIRE(column(forward(Read<Readout::max, 2>{}, membrane), 0) == V{-3, -2, -2, -2});
+  REQUIRE(column(forward(Read<Readout::farthest, 2>{}, membrane), 0) == V{-3, -3, -3, -5});
+  REQUIRE(column(forward(Read<Readout::farthest, 2>{}, membrane), 1) == V{-1, -1, -4, -4});
+  const Sequence<double, 2> equals{
+      {2, 0}, {-2, 1}, {2, -1}, {-2, 1}};  // the one below 0, and it stays
+  REQUIRE(column(forward(Read<Readout::farthest, 2>{}, equals), 0) == V{2, -2, -2, -2});
+  REQUIRE(column(forward(Read<Readout::farthest, 2>{}, equals), 1) == V{0, 1, -1, -1});
   constexpr SpikeReadoutConfig c{.d_model = 2, .kind = Readout::weighted, .keep = 0.5};
   REQUIRE(column(forward(SpikeReadout<c, double>{}, train), 0) == V{0, 1, 0.5, 1.25});
 }

@@ -5,6 +5,7 @@
 ///   mean         y_t = count_t / (t + 1)            dx_t = Σ_{s>=t} dy_s / (s + 1)
 ///   weighted     y_t = k y_{t-1} + x_t              dx_t = dy_t + k dx_{t+1}
 ///   max          y_t = max_{s<=t} x_s               to the first row that has it, alone
+///   farthest     y_t = the x_s with the largest |x_s|, of equals that below 0        likewise
 ///   first_spike  y_t = row of the first x != 0, t + 1 as long as there is none
 ///
 ///   x, y [T x D].  The mean of spikes is their rate; weighted: Σ_s k^(t-s) x_s.
@@ -23,7 +24,7 @@
 
 namespace limen::inline LIMEN_ABI {
 
-enum class Readout { count, mean, weighted, max, first_spike };
+enum class Readout { count, mean, weighted, max, farthest, first_spike };
 
 struct SpikeReadoutConfig {
   Index d_model = 0;  ///< D
@@ -33,7 +34,7 @@ struct SpikeReadoutConfig {
 
 template <class Real, Index D>
 struct SpikeReadoutState {
-  Fixed<Real, D> y;    ///< sum, maximum, or time of the first spike plus 1 (0: none yet)
+  Fixed<Real, D> y;    ///< sum, what is kept, or time of the first spike plus 1 (0: none yet)
   std::int64_t t = 0;  ///< rows so far; not used in gradients
 };
 
@@ -72,7 +73,7 @@ struct SpikeReadout {
   // ── Training ───────────────────────────────────────────────────────────────────────────────────
   struct Cache {
     Index rows = 0;
-    Sequence<Real, D> took;     ///< [T x D] of max and first_spike: 1 where this row is the answer
+    Sequence<Real, D> took;     ///< [T x D] where one row is the answer: 1 if it is this one
     Buffer<std::int64_t> from;  ///< [B] rows before each sequence, of mean
   };
 
@@ -108,7 +109,8 @@ struct SpikeReadout {
 
  private:
   using V = simd::Vec<Real>;
-  static constexpr bool takes = C.kind == Readout::max || C.kind == Readout::first_spike;
+  static constexpr bool takes =
+      C.kind == Readout::max || C.kind == Readout::farthest || C.kind == Readout::first_spike;
 
   template <bool Keep>
   static void read(const Real* x, State& state, Real* y, Real* took) noexcept {
@@ -130,6 +132,14 @@ struct SpikeReadout {
         if constexpr (Keep) {
           store(took + c, first ? one : simd::select(v > old, one, zero));
         }
+      } else if constexpr (C.kind == Readout::farthest) {
+        const V far = simd::abs(v), so_far = simd::abs(old);
+        const V of_equals = simd::select(v < old, one, zero);
+        const V farther =
+            simd::select(far > so_far, one, simd::select(far == so_far, of_equals, zero));
+        const V taken = first ? one : farther;
+        said = next = simd::select(taken == one, v, simd::select(v == v, old, v));  // NaN stays
+        if constexpr (Keep) store(took + c, taken);
       } else {
         const V fired = simd::select(v == zero, zero, V(rows));
         next = simd::select(old == zero, fired, old);
@@ -153,7 +163,7 @@ struct SpikeReadout {
       after = after + d;
       if constexpr (takes) {
         const auto mine = load(took + c) == one;
-        store(dx + c, simd::select(mine, C.kind == Readout::max ? after : -after, zero));
+        store(dx + c, simd::select(mine, C.kind == Readout::first_spike ? -after : after, zero));
         store(g + c, simd::select(mine, zero, after));
       } else {
         store(dx + c, after);
