@@ -73,6 +73,31 @@ TEST_CASE("Rows at widths of their own are as if each ran alone", "[exit][width]
   REQUIRE_THROWS_WITH(Net::Shape::width_of(0.3).value(), has_part("has statistics: 0.25"));
 }
 
+TEST_CASE("A prepared network has the statistics of each width in its weights",
+          "[exit][width][slimmable]") {
+  using Net = Slimmable<slim, double>;
+  Random random(8);
+  auto net = Net::initialized(random);
+  for (double& m : net.running_mean.flat()) m = random.normal();
+  for (double& v : net.running_var.flat()) v = random.uniform(0.2, 3);
+  for (double& v : net.scale.flat()) v = random.uniform(0.5, 2);
+  for (double& v : net.shift.flat()) v = random.normal();
+  const auto fast = prepare(net);
+  const auto x = noise<double, 5>(6, 2);
+  for (Index k = 0; k < Net::K; ++k) {
+    const auto slow = net.run(x, k), y = fast.run(x, k);
+    for (Index i = 0; i < y.size(); ++i)
+      REQUIRE(y.data()[i] == Approx(slow.data()[i]).margin(1e-12));
+    // and no other width's
+    auto other = net;
+    for (Index l = 0; l < Net::L; ++l) other.running_mean[(l * Net::K + k) * Net::H] += 5;
+    for (Index j = 0; j < Net::K; ++j) {
+      const auto z = prepare(other).run(x, j), before = fast.run(x, j);
+      REQUIRE(std::equal(z.data(), z.data() + z.size(), before.data()) == (j != k));
+    }
+  }
+}
+
 TEST_CASE("A narrow network leaves the rest of the weights alone", "[exit][width][slimmable]") {
   using Net = Slimmable<slim, double>;
   Random random(6);
