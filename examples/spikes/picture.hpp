@@ -116,9 +116,9 @@ class Picture {
     put("<rect x='%.1f' y='52' width='%.1f' height='458' fill='#f1f5f9'/>\n", stop,
         left + dt * steps - stop);
     raster(p.in, 56, 1.6, blue);
-    label(56, 64 * 1.6, "pixels", "64");
+    label(140, "pixels", "64");  // below the digit
     raster(p.fired, 174, 1.15, ink);
-    label(174, hidden * 1.15, "neurons", "128");
+    label(174 + hidden * 1.15 / 2, "neurons", "128");
     traces(p, 340, 76);
     beliefs(p, 434, 72);
     for (limen::Index t = 0; t < steps; t += 3) {
@@ -128,9 +128,9 @@ class Picture {
     text(stop + 4, 48, "start", grey, "sure: not needed");
   }
 
-  void label(double y, double tall, const char* what, const char* number_of) {
-    text(left - 8, y + tall / 2 + (what[0] == 'p' ? 26 : 0), "end", grey, what);
-    text(left - 8, y + tall / 2 + (what[0] == 'p' ? 40 : 14), "end", "#94a3b8", number_of);
+  void label(double y, const char* what, const char* number_of) {
+    text(left - 8, y, "end", grey, what);
+    text(left - 8, y + 14, "end", "#94a3b8", number_of);
   }
 
   template <std::size_t n>
@@ -188,8 +188,7 @@ class Picture {
       svg_ += d;
       put("' fill='none' stroke='%s' stroke-width='1.4'/>\n", colors[k]);
     }
-    text(left - 8, y + tall / 2, "end", grey, "membranes");
-    text(left - 8, y + tall / 2 + 14, "end", "#94a3b8", "of three");
+    label(y + tall / 2, "membranes", "of three");
   }
 
   void beliefs(const Passage& p, double y, double tall) {
@@ -282,11 +281,11 @@ class Picture {
     } names[] = {{"each stops when it is sure", blue},
                  {"all stop at one step", grey},
                  {"each stops when it is right (a bound)", amber}};
-    double at_y = 414;
+    double at_y = 391;  // between two lines
     for (const auto& n : names) {
-      put("<rect x='580' y='%g' width='11' height='11' rx='2' fill='%s'/>\n", at_y, n.color);
-      text(596, at_y + 10, "start", grey, n.name);
-      at_y += 18;
+      put("<rect x='560' y='%g' width='11' height='11' rx='2' fill='%s'/>\n", at_y, n.color);
+      text(576, at_y + 10, "start", grey, n.name);
+      at_y += 16;
     }
   }
 
