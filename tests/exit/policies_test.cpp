@@ -69,8 +69,6 @@ TEMPLATE_TEST_CASE("Scores are what plain loops give, at any number of classes",
 TEMPLATE_TEST_CASE("Scores of many rows at once have the bits of each row alone", "[exit][scores]",
                    float, double) {
   using Real = TestType;
-  constexpr Real inf = std::numeric_limits<Real>::infinity();
-  constexpr Real none = std::numeric_limits<Real>::quiet_NaN();
   const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
   Random random(5);
   RowScores<Real> scores;
@@ -80,10 +78,10 @@ TEMPLATE_TEST_CASE("Scores of many rows at once have the bits of each row alone"
       for (auto& v : z) v = static_cast<Real>(4 * random.normal());
       const Index stride = C + 1, last = n - 1;
       if (C > 2) z[static_cast<std::size_t>(C - 1)] = z[1] = 9;  // equals
-      if (C > 2 && last > 0) z[static_cast<std::size_t>(stride + C / 2)] = none;
-      if (last > 1) z[static_cast<std::size_t>(2 * stride)] = inf;
-      if (last > 2) std::fill_n(z.data() + 3 * stride, C, -inf);
-      if (C > 1 && last > 3) z[static_cast<std::size_t>(4 * stride)] = -inf;  // masked
+      if (C > 2 && last > 0) z[static_cast<std::size_t>(stride + C / 2)] = Real(none);
+      if (last > 1) z[static_cast<std::size_t>(2 * stride)] = Real(inf);
+      if (last > 2) std::fill_n(z.data() + 3 * stride, C, Real(-inf));
+      if (C > 1 && last > 3) z[static_cast<std::size_t>(4 * stride)] = Real(-inf);  // masked
       scores.read({z.data(), n, C, stride});
       for (Index i = 0; i < n; ++i) {
         const std::span<const Real> row(z.data() + i * stride, static_cast<std::size_t>(C));
