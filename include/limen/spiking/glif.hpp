@@ -147,6 +147,22 @@ struct Glif {
     });
   }
 
+  /// d: gradient of x G, becomes that of x.
+  void add_intake_gradient(Index t, const Real* x, Real* d, Glif& gradient) const noexcept {
+    const Index at = steps > 0 ? t * D : 0;
+    const V one(Real(1));
+    simd::for_each<Real>(D, [&](Index c, auto load, auto store) {
+      const V be = math::sigmoid(load(beta.data() + c));
+      const V w = math::sigmoid(load(conductance.data() + at + c));
+      const V d_gated = load(d + c), dG = d_gated * load(x + c);
+      Real* const d_beta = gradient.beta.data() + c;
+      Real* const d_c = gradient.conductance.data() + at + c;
+      store(d_beta, simd::fnma(be * (one - be) * (one - w), dG, load(d_beta)));
+      store(d_c, simd::fma(w * (one - w) * be, dG, load(d_c)));
+      store(d + c, simd::fnma(be, one - w, one) * d_gated);
+    });
+  }
+
   Unit fill_unit(Real* room) const noexcept {
     const V one(Real(1));
     simd::for_each<Real>(D, [&](Index d, auto load, auto store) {
@@ -231,12 +247,7 @@ struct Glif {
     for (Index b = 0; b < batch.count(); ++b) {
       for (Index row = batch.begin(b); row < batch.end(b, ds.rows()); ++row) {
         const Index t = steps > 0 ? cache.first[b] + row - batch.begin(b) : 0;
-        for (Index c = 0; c < D; ++c) {
-          const Real be = p(beta[c]), w = p(conductance(t, c)), dG = dx(row, c) * cache.x(row, c);
-          gradient.beta[c] -= be * (1 - be) * (1 - w) * dG;
-          gradient.conductance(t, c) += w * (1 - w) * be * dG;
-          dx(row, c) *= 1 - be * (1 - w);
-        }
+        add_intake_gradient(t, cache.x.row(row).data(), dx.row_data(row), gradient);
       }
     }
     return dx;

@@ -54,7 +54,7 @@ template <class Real>
 constexpr double follow_below(Index rows, Index in, Index out) {
   const bool far = in * out * static_cast<Index>(sizeof(Real)) > (1 << 20);  // second-level cache
   if (rows == 1) return 0.7;
-  if (rows == 2) return 0.4;
+  if (rows == 2) return 0.42;
   return far ? 0.31 : 0.35;
 }
 
