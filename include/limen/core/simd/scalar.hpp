@@ -44,13 +44,19 @@ using Sized = Single<Real>;
 template <class V>
 using IntOf = Int<typename V::value_type>;
 
+/// One rounding where the machine has the instruction: left to the compiler, it would be there in
+/// one loop and not in another, and the bits of a row would depend on its company.
 template <class R>
 LIMEN_INLINE Single<R> fma(Single<R> a, Single<R> b, Single<R> c) {
+#if defined(FP_FAST_FMA) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return std::fma(a.value, b.value, c.value);
+#else
   return a * b + c;
+#endif
 }
 template <class R>
 LIMEN_INLINE Single<R> fnma(Single<R> a, Single<R> b, Single<R> c) {
-  return c - a * b;
+  return simd::fma(-a, b, c);
 }
 template <class R>
 LIMEN_INLINE Single<R> max(Single<R> a, Single<R> b) {
