@@ -1,6 +1,7 @@
 #include <limen/attention/cross_attention.hpp>
 
 #include <memory>
+#include <vector>
 
 #include "../goldens/attention_cross.hpp"
 #include "../goldens/golden.hpp"
@@ -177,6 +178,118 @@ TEST_CASE("Cross attention reads what an edit leaves", "[attention][cross][maps]
     for (Index i = 0; i < 6; ++i) changed += std::abs(y(t, i) - free(t, i));
   }
   REQUIRE(changed > 1e-3);
+}
+
+TEST_CASE("Cross attention behind a mask is that to the rows it leaves",
+          "[attention][cross][mask]") {
+  using L = CrossAttention<grouped, double>;
+  Random random(8);
+  auto layer = L::initialized(random);
+  for (Index i = 0; i < 6; ++i) layer.o_bias[i] = static_cast<double>(i);
+  const auto x = noise<6>(5, random), dy = noise<6>(5, random);
+  const auto c = noise<5>(4, random);
+  // Row 0 sees the first key, row 1 none, rows 2 to 4 the last two.
+  const std::uint8_t keep[] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1};
+  const AttentionMask mask{.queries = 5, .keys = 4, .keep = keep};
+  Masked masked(mask);
+  Context run{.attention = &masked};
+  const Index rows[] = {0, 5}, keys[] = {0, 4};
+
+  L gradient, apart;
+  L::Cache cache, part;
+  const auto y =
+      layer.forward(Sequence(x), Sequence(c), from_rest(rows, &run), from_rest(keys), cache);
+  const auto slope = layer.backward(dy, cache, gradient);
+  auto dc = Sequence<double, 5>::zeros(4);
+  const auto piece = [&](Index row, Index n, Index key, Index m) {
+    const auto alone =
+        layer.forward(middle_rows(x, row, n).copy(), middle_rows(c, key, m).copy(), {}, {}, part);
+    same(middle_rows(y, row, n).copy(), alone);
+    const auto d = layer.backward(middle_rows(dy, row, n), part, apart);
+    same(middle_rows(slope.x, row, n).copy(), d.x);
+    for (Index i = 0; i < d.context.size(); ++i) dc.row_data(key)[i] += d.context.data()[i];
+  };
+  piece(0, 1, 0, 1);
+  piece(1, 1, 0, 0);
+  piece(2, 3, 2, 2);
+  same(slope.context, dc);
+  for (Index i = 0; i < 6; ++i) REQUIRE(y(1, i) == static_cast<double>(i));
+  for_each_tensor(
+      [](const auto& left, const auto& right) {
+        for (Index i = 0; i < left.size; ++i) REQUIRE(std::abs(left[i] - right[i]) < 1e-11);
+      },
+      gradient, apart);
+
+  // For inference, and of a context that is a state.
+  same(layer.forward(x, c, from_rest(rows, &run), from_rest(keys)), y);
+  const auto state = std::make_unique<L::State>();
+  REQUIRE(layer.read(c, *state));
+  same(layer.forward(x, Batch(*state, &run)), y);
+  REQUIRE(state->seen == 4);
+}
+
+TEST_CASE("An editor in the Context reaches cross attention", "[attention][cross][editor]") {
+  using L = CrossAttention<grouped, double>;
+  Random random(9);
+  const L layer = L::initialized(random);
+  const auto x = noise<6>(4, random);
+  const auto c = noise<5>(6, random);
+  const Index rows[] = {0, 2, 4}, context_rows[] = {0, 3, 6}, last[] = {2};
+  const auto edit = [&](auto& maps) {
+    fade(maps, 1, 0, 2, std::span(last), decltype(maps(0, 0).row(0)[0] + 0)(0));
+  };
+  Index asked = 0;
+  auto editor = edit_maps([&](Index layer_number, auto& maps) {
+    REQUIRE(layer_number == asked++);
+    edit(maps);
+  });
+  Context run{.attention = &editor};
+  const auto expected = layer.forward_edited(x, c, from_rest(rows), from_rest(context_rows), edit);
+  same(layer.forward(x, c, from_rest(rows, &run), from_rest(context_rows)), expected);
+  std::vector<L::State> states(2);
+  for (Index b = 0; b < 2; ++b) {
+    REQUIRE(layer.read(middle_rows(c, 3 * b, 3), states[static_cast<std::size_t>(b)]));
+  }
+  same(layer.forward(x, Batch<L::State>(states, rows, &run)), expected);
+  REQUIRE(asked == 2);
+  L::Cache cache;
+  REQUIRE_THROWS_WITH(layer.forward(Sequence(x), Sequence(c), from_rest(rows, &run),
+                                    from_rest(context_rows), cache),
+                      "CrossAttention with an editor: wanted inference, found training");
+}
+
+TEST_CASE("Cross attention refuses masks of the wrong size", "[attention][cross][mask]") {
+  using L = CrossAttention<grouped, double>;
+  const L layer;
+  const std::vector<std::uint8_t> entries(40, 1);
+  const Index rows[] = {0, 2, 4}, keys[] = {0, 3, 6};
+  const auto x = Sequence<double, 6>::zeros(4);
+  const auto c = Sequence<double, 5>::zeros(6);
+  const auto ask = [&](std::span<const AttentionMask> masks) {
+    Masked masked(masks);
+    Context run{.attention = &masked};
+    layer.forward(x, c, from_rest(rows, &run), from_rest(keys));
+    L::Cache cache;
+    layer.forward(Sequence(x), Sequence(c), from_rest(rows, &run), from_rest(keys), cache);
+  };
+  const auto all = std::span(entries);
+  const AttentionMask good{.queries = 2, .keys = 3, .keep = all.first(6)};
+  const AttentionMask heads{.queries = 2, .keys = 3, .keep = all.first(24), .by_head = true};
+  const AttentionMask square{.queries = 2, .keys = 2, .keep = all.first(4)};
+  const AttentionMask few{.queries = 2, .keys = 3, .keep = all.first(5)};
+  const AttentionMask pair[] = {good, heads}, bad[] = {good, square}, three[] = {good, good, good};
+  REQUIRE_NOTHROW(ask({&good, 1}));
+  REQUIRE_NOTHROW(ask(pair));
+  REQUIRE_THROWS_WITH(ask(bad),
+                      "attention mask: wanted 2 queries by 3 keys, found 2 queries by 2 keys");
+  REQUIRE_THROWS_WITH(ask({&few, 1}), "attention mask: .keep: wanted 6 entries, found 5");
+  REQUIRE_THROWS_WITH(ask(three), "attention masks: wanted 2, or one for all, found 3");
+  L::State state{};
+  REQUIRE(layer.read(middle_rows(c, 0, 4), state));
+  Masked masked(good);
+  Context run{.attention = &masked};
+  REQUIRE_THROWS_WITH(layer.forward(middle_rows(x, 0, 2), Batch(state, &run)),
+                      "attention mask: wanted 2 queries by 4 keys, found 2 queries by 3 keys");
 }
 
 TEST_CASE("Cross attention refuses contexts that do not fit", "[attention][cross]") {

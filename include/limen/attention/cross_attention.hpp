@@ -8,14 +8,15 @@
 /// The context has two forms. In inference it is the state: `read` works out its keys and values
 /// once, then every row, also of `step`, asks them. In training it is an argument, with a gradient
 /// of its own. A sequence without context gets zeros (and the bias of o_proj). There is no norm and
-/// no residual inside.
+/// no residual inside. Masks and editors of the Context (editor.hpp) have T queries and N keys for
+/// each sequence; where all share one context, all rows are one sequence to them.
 ///
 /// Vaswani et al., arXiv:1706.03762, section 3.2.3.
 
 #include <algorithm>
 #include <string>
 
-#include <limen/attention/attend.hpp>
+#include <limen/attention/held.hpp>
 #include <limen/attention/kv_cache.hpp>
 #include <limen/attention/maps.hpp>
 #include <limen/core/denormals.hpp>
@@ -117,7 +118,9 @@ struct CrossAttention {
     const FlushDenormals guard;
     const auto q = linear(x, q_proj, data_or_null(q_bias));
     auto o = Sequence<Real, H * d>::zeros(x.rows());
-    if (batch.carries()) {
+    if (batch.carries() && editor_of(batch) != nullptr) {
+      if (!attend_gathered(batch, q, o)) return {};
+    } else if (batch.carries()) {
       // Rows in handfuls, each against the cache as it lies.
       constexpr Index handful = 4;
       const auto how = attending();
@@ -172,8 +175,7 @@ struct CrossAttention {
   {
     const FlushDenormals guard;
     if (!project(x, context, batch, contexts, c)) return {};
-    detail::attend_batch<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
-                               c.o.matrix(), c.lse.data());
+    if (!attend<true>(editor_of(batch), c)) return {};
     auto y = output(c.o);
     c.x = std::move(x);
     c.context = std::move(context);
@@ -186,8 +188,7 @@ struct CrossAttention {
     const FlushDenormals guard;
     Cache c;
     if (!project(x, context, batch, contexts, c)) return {};
-    detail::attend_batch<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
-                               c.o.matrix(), c.lse.data());
+    if (!attend<false>(editor_of(batch), c)) return {};
     return output(std::move(c.o));
   }
 
@@ -254,6 +255,55 @@ struct CrossAttention {
   }
 
  private:
+  template <class State_>
+  static AttentionEditor* editor_of(const Batch<State_>& batch) {
+    return batch.context != nullptr ? batch.context->attention : nullptr;
+  }
+  /// o of the cache, as masks or an editor would have it; `Keep`: for backward.
+  template <bool Keep>
+  bool attend(AttentionEditor* editor, Cache& c) const {
+    const auto masks = detail::masks_of(editor);
+    if (!detail::masks_fit(masks, rows(c), H)) return false;
+    if (editor == nullptr || !masks.empty()) {
+      detail::put_masks(masks, {c.sequences.data(), static_cast<std::size_t>(c.sequences.size())});
+      detail::attend_batch<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+                                 c.o.matrix(), c.lse.data());
+      return true;
+    }
+    if (Keep) {
+      fail({"CrossAttention with an editor", "inference", "training"});
+      return false;
+    }
+    detail::let_edit<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+                           c.o.matrix(), *editor);
+    return true;
+  }
+  /// The same of contexts that are states.
+  bool attend_gathered(const Batch<State>& batch, const Sequence<Real, H * d>& q,
+                       Sequence<Real, H * d>& o) const {
+    Cache c;
+    c.sequences = Buffer<detail::SequenceRows>(batch.count());
+    Index key = 0;
+    for (Index b = 0; b < batch.count(); ++b) {
+      const Index row = batch.begin(b), held = batch[b].held();
+      c.sequences[b] = {row, batch.end(b, q.rows()) - row, key, held, 0};
+      key += held;
+    }
+    c.k = Sequence<Real, K * d>(key);
+    c.v = Sequence<Real, K * d>(key);
+    for (Index b = 0; b < batch.count(); ++b) {
+      const auto& s = c.sequences[b];
+      batch[b].gather(c.k.matrix().middle_rows(s.key, s.keys),
+                      c.v.matrix().middle_rows(s.key, s.keys));
+    }
+    c.q = q;
+    c.o = std::move(o);
+    c.lse = Buffer<Real>(q.rows() * H);
+    const bool done = attend<false>(editor_of(batch), c);
+    o = std::move(c.o);
+    return done;
+  }
+
   detail::Attending<Real> attending() const noexcept {
     detail::Attending<Real> a;
     a.rule.query_heads = H;

@@ -79,6 +79,7 @@ struct PerceiverCross {
 
   Sequence<Real, D> forward(Sequence<Real, D> q, SequenceView<Real, D> c, Rows of_q,
                             Rows of_c) const {
+    of_q.context = nullptr;  // an editor means the latents among themselves
     const auto read = attention.forward(SequenceView<Real, D>(q_norm.forward(q, {})),
                                         SequenceView<Real, D>(kv_norm.forward(c, {})), of_q, of_c);
     add_rows(read.matrix(), q.matrix());
@@ -92,6 +93,7 @@ struct PerceiverCross {
   };
   Sequence<Real, D> forward(Sequence<Real, D> q, SequenceView<Real, D> c, Rows of_q, Rows of_c,
                             Cache& cache) const {
+    of_q.context = nullptr;
     const auto read =
         attention.forward(q_norm.forward(q, {}, cache.q), kv_norm.forward(c.copy(), {}, cache.kv),
                           of_q, of_c, cache.attention);

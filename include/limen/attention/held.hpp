@@ -43,7 +43,28 @@ inline std::span<const AttentionMask> masks_of(AttentionEditor* editor) {
   return editor != nullptr ? editor->next_masks() : std::span<const AttentionMask>{};
 }
 
-/// Reports and says no if a mask is not as large as what its sequence looks at.
+/// Reports and says no if there is not a mask for each sequence, each as large as what that looks
+/// at.
+inline bool masks_fit(std::span<const AttentionMask> masks, std::span<const SequenceRows> sequences,
+                      Index heads) {
+  if (masks.empty()) return true;
+  if (masks.size() != 1 && masks.size() != sequences.size()) {
+    fail({"attention masks", std::to_string(sequences.size()) + ", or one for all",
+          std::to_string(masks.size())});
+    return false;
+  }
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    const auto& s = sequences[b];
+    if (s.rows == 0) continue;
+    if (const Status status = masks[masks.size() == 1 ? 0 : b].fits(s.rows, s.keys, heads);
+        !status) {
+      fail(status.error());
+      return false;
+    }
+  }
+  return true;
+}
+/// The same of a layer whose states hold keys that are seen besides its own rows.
 template <class State>
 bool masks_fit(std::span<const AttentionMask> masks, const Batch<State>& batch, Index rows,
                Index heads, Index first) {
@@ -52,23 +73,14 @@ bool masks_fit(std::span<const AttentionMask> masks, const Batch<State>& batch, 
     fail({"Attention with masks", "no rows that are seen for ever", ".first"});
     return false;
   }
-  if (masks.size() != 1 && static_cast<Index>(masks.size()) != batch.count()) {
-    fail({"attention masks", std::to_string(batch.count()) + ", or one for all",
-          std::to_string(masks.size())});
-    return false;
-  }
+  Buffer<SequenceRows> sequences(batch.count());
   for (Index b = 0; b < batch.count(); ++b) {
-    const Index count = batch.end(b, rows) - batch.begin(b);
-    if (count == 0) continue;
-    Index keys = count;
-    if constexpr (holds<State>) keys += batch.carries() ? batch[b].held() : 0;
-    const auto& mask = masks[masks.size() == 1 ? 0 : static_cast<std::size_t>(b)];
-    if (const Status status = mask.fits(count, keys, heads); !status) {
-      fail(status.error());
-      return false;
-    }
+    const Index row = batch.begin(b), count = batch.end(b, rows) - row;
+    Index held = 0;
+    if constexpr (holds<State>) held = batch.carries() ? batch[b].held() : 0;
+    sequences[b] = {row, count, row, held + count, 0};
   }
-  return true;
+  return masks_fit(masks, {sequences.data(), static_cast<std::size_t>(sequences.size())}, heads);
 }
 
 /// Gives the sequences their masks, which fit.
