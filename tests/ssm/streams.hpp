@@ -45,8 +45,8 @@ L drawn(std::uint64_t seed) {
 
 template <class A>
 bool same_bits(const A& a, const A& b) {
-  return std::memcmp(a.data(), b.data(), sizeof(*a.data()) * static_cast<std::size_t>(a.size())) ==
-         0;
+  return a.size() == 0 || std::memcmp(a.data(), b.data(),
+                                      sizeof(*a.data()) * static_cast<std::size_t>(a.size())) == 0;
 }
 
 /// Drafts of up to four tokens are taken back, and nobody can tell that they ever were.
