@@ -26,6 +26,7 @@
 #include <limen/attention/kv_sharing.hpp>
 #include <limen/attention/learned_query_attention.hpp>
 #include <limen/attention/linear_attention.hpp>
+#include <limen/attention/linear_sums.hpp>
 #include <limen/attention/maps.hpp>
 #include <limen/attention/mask.hpp>
 #include <limen/attention/measures.hpp>

@@ -14,36 +14,13 @@
 /// φ: feature_maps.hpp. Katharopoulos et al., "Transformers are RNNs", arXiv:2006.16236,
 /// equation 7.
 
-#include <array>
-
 #include <limen/attention/feature_maps.hpp>
+#include <limen/attention/linear_sums.hpp>
 #include <limen/core/denormals.hpp>
 #include <limen/kernel/softmax.hpp>
-#include <limen/kernel/ssd.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
-
-struct LinearAttentionConfig {
-  Index d_model = 0;                          ///< D
-  Index n_heads = 1;                          ///< H
-  Index d_head = 0;                           ///< d; 0: D / H
-  FeatureMap map = FeatureMap::elu_plus_one;  ///< φ
-  bool normalize = true;                      ///< divide by z·q + ε
-  bool causal = true;                         ///< false: no state, no step
-  double eps = 1e-6;                          ///< ε
-  double floor = 1e-3;                        ///< of relu
-  Index features = 0;                         ///< r, of random; 0: d
-};
-
-template <class Real, Index H, Index F, Index P>
-struct LinearAttentionState {
-  Fixed<Real, H, F, P> s;  ///< S, and z as its last column
-};
-template <class Real, Index H, Index F, Index P>
-struct RandomAttentionState : LinearAttentionState<Real, H, F, P> {
-  Fixed<Real, H> most;  ///< c of the keys that are in S: feature_maps.hpp
-};
 
 template <LinearAttentionConfig C, class S = float>
 struct LinearAttention {
@@ -61,9 +38,9 @@ struct LinearAttention {
   static_assert(C.eps > 0, "LinearAttention: .eps must be positive");
 
   static constexpr LinearAttentionConfig config = C;
-  static constexpr Index D = C.d_model, H = C.n_heads, d = C.d_head > 0 ? C.d_head : D / H;
-  static constexpr Index F = C.features > 0 ? C.features : d;  ///< features
-  static constexpr Index P = C.normalize ? d + 1 : d;          ///< values, and the 1
+  static constexpr Index D = C.d_model, H = C.n_heads, d = C.head_width();
+  static constexpr Index F = C.feature_width();  ///< features
+  static constexpr Index P = C.sum_width();      ///< values, and the 1
   static constexpr bool is_random = C.map == FeatureMap::random;
   static constexpr bool is_softmax = C.map == FeatureMap::softmax;
   static constexpr Index in = D, out = D;
@@ -122,7 +99,7 @@ struct LinearAttention {
     Vector<Real, H * P> wide, o;
     Vector<Real, H * F> q, k;
     Vector<Real, H> decay;
-    widen(v.matrix(), wide.matrix());
+    Sums::widen(v.matrix(), wide.matrix());
     if constexpr (is_random) {
       random_features().queries(q_in.matrix(), q.matrix());
       random_features().keys(k_in.matrix(), state.most.data(), decay.data(), k.matrix());
@@ -130,9 +107,8 @@ struct LinearAttention {
       map(q_in.data(), q.data(), H * d);
       map(k_in.data(), k.data(), H * d);
     }
-    ssd_step(operands(q.matrix(), k.matrix(), wide.matrix(), decay.data()), state.s.data(),
-             o.data());
-    divide(o.matrix(), v.matrix());
+    sums_of(q, k, wide, decay.data()).step(state.s.data(), o.data());
+    Sums::divide(o.matrix(), v.matrix());
     return linear(v, o_proj);
   }
 
@@ -178,20 +154,15 @@ struct LinearAttention {
     add_linear_weight_gradient<Real, D, H * d>(dy, c.o, gradient.o_proj);
     const auto d_o = linear_input_gradient<Real, D, H * d>(dy, o_proj);
     Sequence<Real, H * P> ds(T), dw(T);
-    divide_back(d_o, c, ds);
+    Sums::divide_back(d_o.matrix(), c.o.matrix(), c.sums.matrix(), ds.matrix());
     Sequence<Real, H * F> dq_mapped(T), dk_mapped(T);
-    if constexpr (C.causal) {
-      ssd_backward<Real>(operands(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.decay.data()),
-                         s_part(batch), c.states, ds.matrix(),
-                         {dq_mapped.matrix(), dk_mapped.matrix(), dw.matrix(), {}, {}});
-    } else {
-      sum_back(batch, c, ds, dq_mapped, dk_mapped, dw);
-    }
+    sums_of(c.q, c.k, c.v, c.decay.data())
+        .back(batch, c.states, ds.matrix(), dq_mapped.matrix(), dk_mapped.matrix(), dw.matrix());
     Sequence<Real, H * d> dv(T);
-    for (Index i = 0; i < T * H; ++i) std::copy_n(dw.data() + i * P, d, dv.data() + i * d);
+    Sums::narrow(dw.matrix(), dv.matrix());
     if constexpr (is_softmax) {
-      for_each_sequence(batch, T, [&](auto rows) {
-        detail::softmax_columns_backward<Real>(rows(c.k), rows(dk_mapped));
+      detail::for_each_sequence(batch, T, [&](auto rows) {
+        detail::softmax_columns_backward<Real>(rows(c.k.matrix()), rows(dk_mapped.matrix()));
       });
     }
     const auto dq = map_back(c.q_in, c.q, std::move(dq_mapped), is_softmax);
@@ -206,21 +177,11 @@ struct LinearAttention {
   }
 
  private:
-  static constexpr std::array<Real, static_cast<std::size_t>(H)> kept_all = [] {
-    std::array<Real, static_cast<std::size_t>(H)> ones{};
-    for (Real& one : ones) one = 1;
-    return ones;
-  }();
+  using Sums = detail::LinearSums<C, Real>;
 
-  static auto s_part(const Batch<State>& batch) {
-    return batch.part([](State& state) -> auto& { return state.s; });
-  }
-  /// `decay` [T][H]: of random features; others keep all.
-  static StateInputs<Real> operands(MatrixView<const Real> q, MatrixView<const Real> k,
-                                    MatrixView<const Real> v, const Real* decay) noexcept {
-    const MatrixView<const Real> a{is_random ? decay : kept_all.data(), v.rows, H,
-                                   is_random ? H : 0};
-    return {H, H, F, P, q, k, v, a, {}, Real(1)};
+  /// `decay`: of random features; others keep all.
+  static Sums sums_of(const auto& q, const auto& k, const auto& wide, const Real* decay) noexcept {
+    return {q.matrix(), k.matrix(), wide.matrix(), is_random ? decay : nullptr};
   }
   detail::RandomFeatures<Real> random_features() const noexcept { return {features.matrix(), H}; }
 
@@ -250,78 +211,6 @@ struct LinearAttention {
     }
   }
 
-  /// [v, 1] of every head, without gaps as v is.
-  static void widen(MatrixView<const Real> v, MatrixView<Real> wide) noexcept {
-    for (Index i = 0; i < v.rows * H; ++i) {
-      std::copy_n(v.data + i * d, d, wide.data + i * P);
-      if constexpr (C.normalize) wide.data[i * P + d] = 1;
-    }
-  }
-  static void divide(MatrixView<const Real> sums, MatrixView<Real> o) noexcept {
-    for (Index i = 0; i < sums.rows * H; ++i) {
-      const Real* const s = sums.data + i * P;
-      Real by = 1;
-      if constexpr (C.normalize) by = 1 / (s[d] + static_cast<Real>(config.eps));
-      for (Index p = 0; p < d; ++p) o.data[i * d + p] = s[p] * by;
-    }
-  }
-  static void divide_back(const Sequence<Real, H * d>& d_o, const Cache& c,
-                          Sequence<Real, H * P>& ds) noexcept {
-    for (Index i = 0; i < d_o.rows() * H; ++i) {
-      const Real *const down = d_o.data() + i * d, *const o = c.o.data() + i * d;
-      Real* const to = ds.data() + i * P;
-      Real by = 1, along = 0;
-      if constexpr (C.normalize)
-        by = 1 / (c.sums.data()[i * P + d] + static_cast<Real>(config.eps));
-      for (Index p = 0; p < d; ++p) {
-        to[p] = down[p] * by;
-        along += down[p] * o[p];
-      }
-      if constexpr (C.normalize) to[d] = -along * by;
-    }
-  }
-
-  /// f(rows): rows(x) are those of a sequence that has any.
-  template <class Do>
-  static void for_each_sequence(const Batch<State>& batch, Index rows, Do f) {
-    for (Index b = 0; b < batch.count(); ++b) {
-      const Index first = batch.begin(b), count = batch.end(b, rows) - first;
-      if (count > 0) f([&](auto& x) { return x.matrix().middle_rows(first, count); });
-    }
-  }
-  /// f(columns of head h in q and k, in v, S [F x P], another such) for the rows of each sequence.
-  template <class Do>
-  static void for_each_head(const Batch<State>& batch, Index rows, Do f) {
-    Buffer<Real> space(2 * F * P);
-    for_each_sequence(batch, rows, [&](auto of) {
-      for (Index h = 0; h < H; ++h) {
-        for (Real& s : space) s = 0;
-        f([&](auto& x) { return of(x).middle_cols(h * F, F); },
-          [&](auto& v) { return of(v).middle_cols(h * P, P); },
-          MatrixView<Real>{space.data(), F, P, P}, MatrixView<Real>{space.data() + F * P, F, P, P});
-      }
-    });
-  }
-  /// Without causality: S = Σ k vᵀ, then Sᵀ q.
-  static void sum(const Batch<State>& batch, Cache& c) {
-    for_each_head(batch, c.q.rows(), [&](auto keys, auto values, auto s, auto) {
-      add_product_tn<Real>(keys(c.k), values(c.v), s);
-      product_nn<Real>(keys(c.q), s, values(c.sums));
-    });
-  }
-  /// dS = Σ q dsᵀ,  dq = S ds,  dk = dS v,  dv = dSᵀ k
-  static void sum_back(const Batch<State>& batch, const Cache& c, const Sequence<Real, H * P>& ds,
-                       Sequence<Real, H * F>& dq, Sequence<Real, H * F>& dk,
-                       Sequence<Real, H * P>& dv) {
-    for_each_head(batch, c.q.rows(), [&](auto keys, auto values, auto s, auto back) {
-      add_product_tn<Real>(keys(c.k), values(c.v), s);
-      add_product_tn<Real>(keys(c.q), values(ds), back);
-      product_nt<Real>(values(ds), s, keys(dq));
-      product_nt<Real>(values(c.v), back, keys(dk));
-      product_nn<Real>(keys(c.k), back, values(dv));
-    });
-  }
-
   void map_all(const Batch<State>& batch, Cache& c) const {
     const Index T = c.q.rows();
     if constexpr (is_random) {
@@ -342,7 +231,8 @@ struct LinearAttention {
     } else if constexpr (is_softmax) {
       softmax<Real>({c.q_in.data(), T * H, d, d}, {c.q.data(), T * H, d, d});
       std::copy_n(c.k_in.data(), T * H * d, c.k.data());
-      for_each_sequence(batch, T, [&](auto rows) { detail::softmax_columns<Real>(rows(c.k)); });
+      detail::for_each_sequence(
+          batch, T, [&](auto rows) { detail::softmax_columns<Real>(rows(c.k.matrix())); });
     } else {
       map(c.q_in.data(), c.q.data(), c.q.size());
       map(c.k_in.data(), c.k.data(), c.k.size());
@@ -356,18 +246,13 @@ struct LinearAttention {
     c.k_in = linear(x, k_proj);
     c.o = linear(x, v_proj);
     c.v = Sequence<Real, H * P>(T);
-    widen(c.o.matrix(), c.v.matrix());
+    Sums::widen(c.o.matrix(), c.v.matrix());
     c.q = Sequence<Real, H * F>(T);
     c.k = Sequence<Real, H * F>(T);
     map_all(batch, c);
     c.sums = Sequence<Real, H * P>(T);
-    if constexpr (C.causal) {
-      ssd(operands(c.q.matrix(), c.k.matrix(), c.v.matrix(), c.decay.data()), s_part(batch),
-          c.sums.matrix(), kept);
-    } else {
-      sum(batch, c);
-    }
-    divide(c.sums.matrix(), c.o.matrix());
+    sums_of(c.q, c.k, c.v, c.decay.data()).read(batch, c.sums.matrix(), kept);
+    Sums::divide(c.sums.matrix(), c.o.matrix());
     return linear(c.o, o_proj);
   }
 };
