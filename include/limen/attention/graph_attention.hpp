@@ -13,8 +13,11 @@
 ///
 /// Veličković et al., "Graph attention networks", arXiv:1710.10903, equations 1 to 6.
 
+#include <algorithm>
+
 #include <limen/attention/graph.hpp>
 #include <limen/core/denormals.hpp>
+#include <limen/core/parallel.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -138,9 +141,15 @@ struct GraphAttention {
 
   /// Σ_c a x of each head and row.
   static Buffer<Real> dots(MatrixView<const Real> x, const Tensor<Real, 1, H, K>& a) {
+    constexpr Index block = 256;
     Buffer<Real> result(x.rows * H);
-    detail::sum_heads<Real>(x.rows, H, K, result.data(), [&](Index t, Index c, auto load) {
-      return load(x.row(t) + c) * load(a.data() + c);
+    const double ns = detail::edge_ns * static_cast<double>(x.rows * W);
+    parallel_for((x.rows + block - 1) / block, ns, [&](Index i) {
+      const Index first = i * block, rows = std::min(block, x.rows - first);
+      detail::sum_heads<Real>(rows, H, K, result.data() + first * H,
+                              [&](Index t, Index c, auto load) {
+                                return load(x.row(first + t) + c) * load(a.data() + c);
+                              });
     });
     return result;
   }

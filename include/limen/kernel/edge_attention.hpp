@@ -34,6 +34,16 @@ LIMEN_INLINE void fill_missing(const EdgeAttention<Real>& call, Index start, Ind
 }
 
 template <class Real>
+LIMEN_INLINE void ask_for_sources(const EdgeAttention<Real>& call, Index snapshot, Index start,
+                                  Index edges) {
+  for_edges_ahead(start, edges, call.graph->edges(),
+                  [&](Index place) __attribute__((always_inline)) {
+                    ask_for(call.values.row(call.row_from(snapshot, call.graph->from()[place])),
+                            call.values.cols);
+                  });
+}
+
+template <class Real>
 Buffer<Real> zeros(Index count) {
   Buffer<Real> all(count);
   for (Real& z : all) z = 0;
@@ -55,6 +65,7 @@ void edge_attention(const EdgeAttention<Real>& call, const Score& score, Real* p
       const detail::Gathered<Real> rows{call, nothing.data(), s};
       for (Index i = first; i < end; ++i) {
         const Index start = graph.starts(i), edges = graph.degree(i);
+        detail::ask_for_sources(call, s, start, edges);
         detail::scores_of(score, rows, i, scores.data());
         detail::fill_missing(call, start, edges, scores.data(),
                              -std::numeric_limits<Real>::infinity());
@@ -97,6 +108,7 @@ void edge_attention_backward(const EdgeAttention<Real>& call, const Score& score
       for (Index i = first; i < end; ++i) {
         const Index start = graph.starts(i), edges = graph.degree(i), at = call.at(s, start);
         const Real* const dy_row = dy.row(call.row_to(s, i));
+        detail::ask_for_sources(call, s, start, edges);
         detail::sum_heads<Real>(edges, H, call.width, dp.data(), [&](Index k, Index c, auto load) {
           return load(dy_row + c) * load(rows.from(call.values, start + k) + c);
         });
@@ -123,6 +135,19 @@ void edge_attention_backward(const EdgeAttention<Real>& call, const Score& score
     for (Index s = 0; s < call.snapshots; ++s) {
       const detail::Gathered<Real> rows{call, nothing.data(), s};
       for (Index j = first; j < end; ++j) {
+        const Index start = graph.out_starts(j);
+        const auto ask_for_edge = [&](Index k) __attribute__((always_inline)) {
+          const Index place = graph.out()[k], row = call.row_to(s, graph.to()[place]);
+          detail::ask_for(dy.row(row), columns);
+          detail::ask_for(w + call.at(s, place), H);
+          detail::ask_for(ds.data() + call.at(s, place), H);
+          if constexpr (additive) {
+            detail::ask_for(score.to.row(row), columns);
+            if (score.edges.given()) detail::ask_for(score.edges.at(place), columns);
+          }
+        };
+        detail::for_edges_ahead(start, graph.out_starts(j + 1) - start, graph.edges(),
+                                ask_for_edge);
         detail::back_from(score, rows, j, w, ds.data(), dy, d);
       }
     }

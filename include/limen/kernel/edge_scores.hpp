@@ -198,21 +198,24 @@ LIMEN_INLINE void back_to(const SumScore<Real>& score, const Gathered<Real>& row
   const Index row = call.row_to(rows.snapshot, i) * H;
   const Real* const t = score.to + row;
   Real* const dt = d.to + row;
-  for (Index h = 0; h < H; ++h) dt[h] = 0;
-  for (Index k = 0; k < edges; ++k) {
-    const Real* const u = rows.from({score.from, 0, H, H}, start + k);
-    const Real* const f = score.edges.given() ? rows.edge(score.edges, start + k) : nullptr;
-    Real* const df = d.edges.data != nullptr ? d.edges.row(start + k) : nullptr;
-    simd::for_each<Real>(H, [&](Index h, auto load, auto store) {
-      V sum = load(t + h) + load(u + h);
-      if (f != nullptr) sum = sum + load(f + h);
+  const V slope(score.slope);
+  simd::for_each<Real>(H, [&](Index h, auto load, auto store) {
+    const V listens = load(t + h);
+    V all(Real(0));
+    for (Index k = 0; k < edges; ++k) {
+      V sum = listens + load(rows.from({score.from, 0, H, H}, start + k) + h);
+      if (score.edges.given()) sum = sum + load(rows.edge(score.edges, start + k) + h);
       const V e = load(ds + k * H + h);
-      const V de = simd::select(sum > V(Real(0)), e, e * V(score.slope));
+      const V de = simd::select(sum > V(Real(0)), e, e * slope);
       store(ds + k * H + h, de);
-      store(dt + h, load(dt + h) + de);
-      if (df != nullptr) store(df + h, load(df + h) + de);
-    });
-  }
+      all = all + de;
+      if (d.edges.data != nullptr) {
+        Real* const df = d.edges.row(start + k) + h;
+        store(df, load(df) + de);
+      }
+    }
+    store(dt + h, all);
+  });
 }
 
 /// dl of node j, as value and in the scores.
@@ -272,12 +275,11 @@ LIMEN_INLINE void back_from(const SumScore<Real>&, const Gathered<Real>& rows, I
       edges, H, call.width, [&](Index k) { return w + at(k); },
       [&](Index k) { return rows.to(dy, places[k]); }, d.values.row(row), nullptr);
   Real* const du = d.from + row * H;
-  for (Index h = 0; h < H; ++h) du[h] = 0;
-  for (Index k = 0; k < edges; ++k) {
-    const Real* const e = ds + at(k);
-    simd::for_each<Real>(
-        H, [&](Index h, auto load, auto store) { store(du + h, load(du + h) + load(e + h)); });
-  }
+  simd::for_each<Real>(H, [&](Index h, auto load, auto store) {
+    simd::Vec<Real> sum(Real(0));
+    for (Index k = 0; k < edges; ++k) sum = sum + load(ds + at(k) + h);
+    store(du + h, sum);
+  });
 }
 
 }  // namespace detail

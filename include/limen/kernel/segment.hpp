@@ -136,6 +136,22 @@ LIMEN_INLINE void weighted_rows(Index edges, Index heads, Index C, W&& w, X&& x,
   });
 }
 
+/// Rows of neighbours lie anywhere, and in front of the second-level cache there is room for few:
+/// those of the edges `edges_ahead` places on are asked for, f(place) for each of them. f must be
+/// always_inline: g++ finds that a function which only asks does nothing, and drops its calls.
+inline constexpr Index edges_ahead = 16;
+
+template <class F>
+LIMEN_INLINE void for_edges_ahead(Index start, Index edges, Index all, F&& f) {
+  const Index end = least(start + edges + edges_ahead, all);
+  for (Index place = start + edges_ahead; place < end; ++place) f(place);
+}
+template <class Real>
+LIMEN_INLINE void ask_for(const Real* row, Index columns) {
+  constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
+  for (Index c = 0; c < least(columns, 16 * line); c += line) simd::prefetch(row + c);
+}
+
 inline constexpr double edge_ns = 0.2;  ///< of a number of an edge, for the choice of threads
 
 }  // namespace detail
@@ -173,9 +189,13 @@ void flow(const Graph& graph, Index heads, const Real* w,
           std::type_identity_t<MatrixView<const Real>> x, MatrixView<Real> y) {
   graph.for_pieces(detail::edge_ns * static_cast<double>(x.cols), [&](Index i, Index end, Index) {
     for (; i < end; ++i) {
-      const Index start = graph.starts(i);
+      const Index start = graph.starts(i), edges = graph.degree(i);
+      detail::for_edges_ahead(start, edges, graph.edges(),
+                              [&](Index place) __attribute__((always_inline)) {
+                                detail::ask_for(x.row(graph.from()[place]), x.cols);
+                              });
       detail::weighted_rows<Real>(
-          graph.degree(i), heads, x.cols / heads, [&](Index k) { return w + (start + k) * heads; },
+          edges, heads, x.cols / heads, [&](Index k) { return w + (start + k) * heads; },
           [&](Index k) { return x.row(graph.from()[start + k]); }, y.row(i), nullptr);
     }
   });
@@ -188,11 +208,14 @@ void flow_back(const Graph& graph, Index heads, const Real* w,
   graph.for_source_pieces(
       detail::edge_ns * static_cast<double>(dy.cols), [&](Index j, Index end, Index) {
         for (; j < end; ++j) {
-          const Index start = graph.out_starts(j);
+          const Index start = graph.out_starts(j), edges = graph.out_starts(j + 1) - start;
           const std::int32_t* const places = graph.out() + start;
+          detail::for_edges_ahead(start, edges, graph.edges(),
+                                  [&](Index k) __attribute__((always_inline)) {
+                                    detail::ask_for(dy.row(graph.to()[graph.out()[k]]), dy.cols);
+                                  });
           detail::weighted_rows<Real>(
-              graph.out_starts(j + 1) - start, heads, dy.cols / heads,
-              [&](Index k) { return w + places[k] * heads; },
+              edges, heads, dy.cols / heads, [&](Index k) { return w + places[k] * heads; },
               [&](Index k) { return dy.row(graph.to()[places[k]]); }, dx.row(j), dx.row(j));
         }
       });
@@ -205,9 +228,13 @@ void edge_dots(const Graph& graph, Index heads, std::type_identity_t<MatrixView<
                std::type_identity_t<MatrixView<const Real>> x, Real* dw) {
   graph.for_pieces(detail::edge_ns * static_cast<double>(x.cols), [&](Index i, Index end, Index) {
     for (; i < end; ++i) {
-      const Index start = graph.starts(i);
+      const Index start = graph.starts(i), edges = graph.degree(i);
       const Real* const d = dy.row(i);
-      detail::sum_heads<Real>(graph.degree(i), heads, x.cols / heads, dw + start * heads,
+      detail::for_edges_ahead(start, edges, graph.edges(),
+                              [&](Index place) __attribute__((always_inline)) {
+                                detail::ask_for(x.row(graph.from()[place]), x.cols);
+                              });
+      detail::sum_heads<Real>(edges, heads, x.cols / heads, dw + start * heads,
                               [&](Index k, Index c, auto load) {
                                 return load(d + c) * load(x.row(graph.from()[start + k]) + c);
                               });
@@ -237,9 +264,13 @@ void sum_from(const Graph& graph, std::type_identity_t<MatrixView<const Real>> v
   graph.for_source_pieces(
       detail::edge_ns * static_cast<double>(v.cols), [&](Index j, Index end, Index) {
         for (; j < end; ++j) {
-          const Index start = graph.out_starts(j);
+          const Index start = graph.out_starts(j), edges = graph.out_starts(j + 1) - start;
+          detail::for_edges_ahead(start, edges, graph.edges(),
+                                  [&](Index k) __attribute__((always_inline)) {
+                                    detail::ask_for(v.row(graph.out()[k]), v.cols);
+                                  });
           detail::weighted_rows<Real>(
-              graph.out_starts(j + 1) - start, 1, v.cols, [&](Index) { return &one; },
+              edges, 1, v.cols, [&](Index) { return &one; },
               [&](Index k) { return v.row(graph.out()[start + k]); }, y.row(j), nullptr);
         }
       });
