@@ -7,6 +7,7 @@
 #include <limen/attention/attention_config.hpp>
 #include <limen/attention/attention_inputs.hpp>
 #include <limen/attention/cross_attention.hpp>
+#include <limen/attention/cross_rows.hpp>
 #include <limen/attention/dynamic_perceiver.hpp>
 #include <limen/attention/editor.hpp>
 #include <limen/attention/feature_maps.hpp>

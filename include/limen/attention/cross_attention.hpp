@@ -16,10 +16,10 @@
 #include <algorithm>
 #include <string>
 
-#include <limen/attention/held.hpp>
+#include <limen/attention/cross_rows.hpp>
 #include <limen/attention/kv_cache.hpp>
-#include <limen/attention/maps.hpp>
 #include <limen/core/denormals.hpp>
+#include <limen/kernel/rows.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -105,9 +105,7 @@ struct CrossAttention {
     }
     auto k = linear(context, k_proj, data_or_null(k_bias));
     auto v = linear(context, v_proj, data_or_null(v_bias));
-    for_each_offset(static_cast<Index>(state.seen), k.matrix(), [&](Index i, Real* row) {
-      add_row(data_or_null(key_offset) + i * K * d, row);
-    });
+    add_offsets(static_cast<Index>(state.seen), k.matrix());
     state.append(k.matrix(), v.matrix());
     return {};
   }
@@ -118,25 +116,7 @@ struct CrossAttention {
     const FlushDenormals guard;
     const auto q = linear(x, q_proj, data_or_null(q_bias));
     auto o = Sequence<Real, H * d>::zeros(x.rows());
-    if (batch.carries() && editor_of(batch) != nullptr) {
-      if (!attend_gathered(batch, q, o)) return {};
-    } else if (batch.carries()) {
-      // Rows in handfuls, each against the cache as it lies.
-      constexpr Index handful = 4;
-      const auto how = attending();
-      constexpr Index room =
-          detail::rounded_up(detail::attend_cached_room<Real>(handful, H, K, d, false), 16);
-      for (Index b = 0; b < batch.count(); ++b) {
-        const Index first = batch.begin(b), rows = batch.end(b, x.rows()) - first;
-        const Index parts = (rows + handful - 1) / handful;
-        Buffer<Real> space(parts * room);
-        parallel_for(parts, 0.1 * static_cast<double>(rows * batch[b].seen * H * d), [&](Index i) {
-          const Index t = first + i * handful, count = std::min(handful, first + rows - t);
-          detail::attend_cached<Real>(how, batch[b], q.matrix().middle_rows(t, count),
-                                      o.matrix().middle_rows(t, count), space.data() + i * room);
-        });
-      }
-    }
+    if (!detail::attend_states<Real>(attending(), batch, q.matrix(), o.matrix())) return {};
     return output(std::move(o));
   }
 
@@ -175,7 +155,7 @@ struct CrossAttention {
   {
     const FlushDenormals guard;
     if (!project(x, context, batch, contexts, c)) return {};
-    if (!attend<true>(editor_of(batch), c)) return {};
+    if (!attend<true>(batch, c)) return {};
     auto y = output(c.o);
     c.x = std::move(x);
     c.context = std::move(context);
@@ -188,7 +168,7 @@ struct CrossAttention {
     const FlushDenormals guard;
     Cache c;
     if (!project(x, context, batch, contexts, c)) return {};
-    if (!attend<false>(editor_of(batch), c)) return {};
+    if (!attend<false>(batch, c)) return {};
     return output(std::move(c.o));
   }
 
@@ -201,18 +181,9 @@ struct CrossAttention {
     const FlushDenormals guard;
     Cache c;
     if (!project(x, context, batch, contexts, c)) return {};
-    const auto rule = attending().rule;
-    detail::PooledList<AttentionCall<Real>> calls(c.sequences.size());
-    for (const auto& s : c.sequences) {
-      calls.add(detail::call_of<Real>(s, H, c.q.matrix(), c.k.matrix(), c.v.matrix(), c.o.matrix(),
-                                      nullptr));
-    }
-    auto maps = attention_maps(rule, calls.span());
-    if (maps.sequences() != c.sequences.size()) return {};
-    edit(maps);
-    for (Index b = 0; b < maps.sequences(); ++b) {
-      const auto& call = calls.span()[static_cast<std::size_t>(b)];
-      read_maps(rule, maps, b, call.v, call.y);
+    if (!detail::attend_edited<Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
+                                     c.v.matrix(), c.o.matrix(), edit)) {
+      return {};
     }
     return output(std::move(c.o));
   }
@@ -235,10 +206,11 @@ struct CrossAttention {
     detail::attend_batch_backward<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(),
                                         c.v.matrix(), c.o.matrix(), c.lse.data(), d_o.matrix(),
                                         dq.matrix(), dk.matrix(), dv.matrix(), nullptr);
-    for (const auto& s : rows(c)) {
-      for_each_offset(0, dk.matrix().middle_rows(s.key, s.keys), [&](Index i, const Real* row) {
-        add_row(row, data_or_null(gradient.key_offset) + i * K * d);
-      });
+    if constexpr (C.key_offsets > 0) {
+      for (const auto& s : rows(c)) {
+        const Index n = std::min(C.key_offsets, s.keys);
+        add_rows(dk.matrix().middle_rows(s.key, n), gradient.key_offset.matrix().middle_rows(0, n));
+      }
     }
     if constexpr (C.bias) {
       add_bias_gradient<Real, H * d>(dq, gradient.q_bias);
@@ -255,53 +227,12 @@ struct CrossAttention {
   }
 
  private:
-  template <class State_>
-  static AttentionEditor* editor_of(const Batch<State_>& batch) {
-    return batch.context != nullptr ? batch.context->attention : nullptr;
-  }
-  /// o of the cache, as masks or an editor would have it; `Keep`: for backward.
+  /// o of the cache; `Keep`: for backward.
   template <bool Keep>
-  bool attend(AttentionEditor* editor, Cache& c) const {
-    const auto masks = detail::masks_of(editor);
-    if (!detail::masks_fit(masks, rows(c), H)) return false;
-    if (editor == nullptr || !masks.empty()) {
-      detail::put_masks(masks, {c.sequences.data(), static_cast<std::size_t>(c.sequences.size())});
-      detail::attend_batch<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
-                                 c.o.matrix(), c.lse.data());
-      return true;
-    }
-    if (Keep) {
-      fail({"CrossAttention with an editor", "inference", "training"});
-      return false;
-    }
-    detail::let_edit<Real>(attending(), rows(c), c.q.matrix(), c.k.matrix(), c.v.matrix(),
-                           c.o.matrix(), *editor);
-    return true;
-  }
-  /// The same of contexts that are states.
-  bool attend_gathered(const Batch<State>& batch, const Sequence<Real, H * d>& q,
-                       Sequence<Real, H * d>& o) const {
-    Cache c;
-    c.sequences = Buffer<detail::SequenceRows>(batch.count());
-    Index key = 0;
-    for (Index b = 0; b < batch.count(); ++b) {
-      const Index row = batch.begin(b), held = batch[b].held();
-      c.sequences[b] = {row, batch.end(b, q.rows()) - row, key, held, 0};
-      key += held;
-    }
-    c.k = Sequence<Real, K * d>(key);
-    c.v = Sequence<Real, K * d>(key);
-    for (Index b = 0; b < batch.count(); ++b) {
-      const auto& s = c.sequences[b];
-      batch[b].gather(c.k.matrix().middle_rows(s.key, s.keys),
-                      c.v.matrix().middle_rows(s.key, s.keys));
-    }
-    c.q = q;
-    c.o = std::move(o);
-    c.lse = Buffer<Real>(q.rows() * H);
-    const bool done = attend<false>(editor_of(batch), c);
-    o = std::move(c.o);
-    return done;
+  bool attend(const Batch<NoState>& batch, Cache& c) const {
+    return detail::attend_contexts<Keep, Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
+                                               c.v.matrix(), c.o.matrix(), c.lse.data(),
+                                               detail::editor_of(batch));
   }
 
   detail::Attending<Real> attending() const noexcept {
@@ -311,46 +242,25 @@ struct CrossAttention {
     a.rule.scale = static_cast<Real>(config.scale);
     return a;
   }
-  /// f(i, row) for the keys that have an offset; `first`: which row of the context keys begin with.
-  template <class F>
-  static void for_each_offset(Index first, MatrixView<Real> keys, F f) {
+  /// `first`: which row of their context the keys begin with.
+  void add_offsets(Index first, MatrixView<Real> keys) const {
     if constexpr (C.key_offsets > 0) {
-      for (Index i = first; i < std::min(C.key_offsets, first + keys.rows); ++i) {
-        f(i, keys.row(i - first));
-      }
+      const Index n = std::min(C.key_offsets - first, keys.rows);
+      if (n > 0) add_rows(key_offset.matrix().middle_rows(first, n), keys.middle_rows(0, n));
     }
-  }
-  static void add_row(const Real* from, Real* to) noexcept {
-    simd::for_each<Real>(K * d, [&](Index c, auto load, auto store) {
-      store(to + c, load(to + c) + load(from + c));
-    });
   }
 
   /// q, k, v and which rows of them belong together.
   bool project(SequenceView<Real, D> x, SequenceView<Real, N> context, const Batch<NoState>& batch,
                const Batch<NoState>& contexts, Cache& c) const {
-    if (!batch.fits(x.rows()) || !contexts.fits(context.rows())) return false;
-    if (contexts.count() != batch.count() && contexts.count() != 1) {
-      fail({"CrossAttention: contexts", std::to_string(batch.count()) + ", or one for all",
-            std::to_string(contexts.count())});
-      return false;
-    }
+    if (!detail::contexts_fit(batch, x.rows(), contexts, context.rows())) return false;
     c.q = linear(x, q_proj, data_or_null(q_bias));
     c.k = linear(context, k_proj, data_or_null(k_bias));
     c.v = linear(context, v_proj, data_or_null(v_bias));
     c.o = Sequence<Real, H * d>(x.rows());
     c.lse = Buffer<Real>(x.rows() * H);
-    // With one context for all, all rows are one sequence: nothing tells them apart.
-    c.sequences = Buffer<detail::SequenceRows>(contexts.count());
-    for (Index b = 0; b < contexts.count(); ++b) {
-      const Index row = contexts.count() == 1 ? 0 : batch.begin(b);
-      const Index end = contexts.count() == 1 ? x.rows() : batch.end(b, x.rows());
-      const Index key = contexts.begin(b), keys = contexts.end(b, context.rows()) - key;
-      c.sequences[b] = {row, end - row, key, keys, 0};
-      for_each_offset(0, c.k.matrix().middle_rows(key, keys), [&](Index i, Real* to) {
-        add_row(data_or_null(key_offset) + i * K * d, to);
-      });
-    }
+    c.sequences = detail::rows_with_contexts(batch, x.rows(), contexts, context.rows());
+    for (const auto& s : rows(c)) add_offsets(0, c.k.matrix().middle_rows(s.key, s.keys));
     return true;
   }
   static std::span<const detail::SequenceRows> rows(const Cache& c) {

@@ -91,12 +91,7 @@ class EditMaps final : public AttentionEditor {
   template <class Real>
   void laid_open(Index layer, const AttentionRule<Real>& rule,
                  std::span<const AttentionCall<Real>> calls) {
-    auto maps = attention_maps<Real>(rule, calls);
-    if (maps.sequences() != static_cast<Index>(calls.size())) return;  // said why
-    edit_(layer, maps);
-    for (std::size_t b = 0; b < calls.size(); ++b) {
-      read_maps(rule, maps, static_cast<Index>(b), calls[b].v, calls[b].y);
-    }
+    detail::read_edited<Real>(rule, calls, [&](auto& maps) { edit_(layer, maps); });
   }
 
   F edit_;

@@ -114,6 +114,23 @@ void read_maps(const AttentionRule<Real>& rule, const AttentionMaps<Real>& maps,
   }
 }
 
+namespace detail {
+
+/// y of all calls from P as edit(maps) leaves it; false after an error.
+template <class Real, class Edit>
+bool read_edited(const AttentionRule<Real>& rule,
+                 std::type_identity_t<std::span<const AttentionCall<Real>>> calls, Edit&& edit) {
+  auto maps = attention_maps<Real>(rule, calls);
+  if (maps.sequences() != static_cast<Index>(calls.size())) return false;  // said why
+  edit(maps);
+  for (std::size_t b = 0; b < calls.size(); ++b) {
+    read_maps(rule, maps, static_cast<Index>(b), calls[b].v, calls[b].y);
+  }
+  return true;
+}
+
+}  // namespace detail
+
 /// dP' of sequence b is written, dv added to.
 template <class Real>
 void read_maps_backward(const AttentionRule<Real>& rule, const AttentionMaps<Real>& maps, Index b,
