@@ -186,6 +186,7 @@
 #include <limen/kernel/rows.hpp>
 #include <limen/kernel/s4d_scan.hpp>
 #include <limen/kernel/s5_scan.hpp>
+#include <limen/kernel/scale_shift.hpp>
 #include <limen/kernel/segment.hpp>
 #include <limen/kernel/selective_scan.hpp>
 #include <limen/kernel/selective_scan_backward.hpp>
@@ -195,6 +196,7 @@
 #include <limen/kernel/spike_sums.hpp>
 #include <limen/kernel/spikes.hpp>
 #include <limen/kernel/squared_attention.hpp>
+#include <limen/kernel/squared_attention_step.hpp>
 #include <limen/kernel/ssd.hpp>
 #include <limen/kernel/state_scan.hpp>
 #include <limen/kernel/synapse.hpp>

@@ -141,6 +141,17 @@ TEST_CASE("A full cache of a unit refuses", "[attention][unit]") {
   REQUIRE(state.refused == 1);
 }
 
+TEST_CASE("A unit counts what its rows see of each other", "[attention][unit]") {
+  // D = 3, E = 5, S = 6: 63 for the projections of a row, 60 for its sums, 11 for a score.
+  constexpr Config causal{.d_model = 3, .d_value = 5, .d_key = 6, .chunk = 4};
+  using Chunks = GatedAttentionUnit<causal>;
+  STATIC_REQUIRE(Chunks::macs(0) == 0);
+  STATIC_REQUIRE(Chunks::macs(4) == 4 * (63 + 60) + 10 * 11);
+  STATIC_REQUIRE(Chunks::macs(10) == 10 * (63 + 60) + (10 + 10 + 3) * 11);
+  STATIC_REQUIRE(GatedAttentionUnit<whole_chunks>::macs(9) == 9 * (63 + 60) + (16 + 16 + 1) * 11);
+  STATIC_REQUIRE(GatedAttentionUnit<whole>::macs(0) == 0);
+}
+
 // The numbers: tests/goldens/attention.py, unit(): all pairs at once, chunks summed one by one.
 TEST_CASE("GatedAttentionUnit computes what PyTorch does pair by pair",
           "[attention][unit][golden]") {

@@ -42,6 +42,11 @@ struct Attending {
     turn.scale = 1;
     limen::rope(turn, limit - seen - near, -1, sign, x.middle_rows(near, x.rows - near));
   }
+  /// `to`: a copy of queries x at positions `seen` and on, as the first rows meet them.
+  void copy_to_first(MatrixView<const Real> x, std::int64_t seen, MatrixView<Real> to) const {
+    for (Index t = 0; t < x.rows; ++t) std::copy_n(x.row(t), x.cols, to.row(t));
+    to_first(to, seen, 1);
+  }
   AttentionRule<Real> rule_of_first() const {
     AttentionRule<Real> r = rule;
     r.window = 0;
@@ -59,6 +64,15 @@ struct SequenceRows {
 
   Index first_keys(Index first) const { return std::min(first, keys); }
 };
+
+/// Rows of q, and of k if there is one, to their positions (sign 1) or back (-1).
+template <class Real>
+void turn_rows(const RopeRule& rule, std::span<const SequenceRows> sequences, double sign,
+               MatrixView<Real> q, std::type_identity_t<MatrixView<Real>> k = {}) {
+  for (const auto& s : sequences) {
+    limen::rope(rule, s.seen, 1, sign, q.middle_rows(s.row, s.rows), k.middle_rows(s.row, s.rows));
+  }
+}
 
 /// y <- both parts, L <- of both. Rows of H heads, d wide.
 template <class Real>
@@ -148,9 +162,7 @@ void attend_batch(const Attending<Real>& how, std::span<const SequenceRows> sequ
       part{y2.data(), q.rows, y.cols, y.cols};
   PooledList<AttentionCall<Real>> first(count);
   for (const auto& s : sequences) {
-    const auto rows = turned.middle_rows(s.row, s.rows);
-    for (Index t = 0; t < s.rows; ++t) std::copy_n(q.row(s.row + t), q.cols, rows.row(t));
-    how.to_first(rows, s.seen, 1);
+    how.copy_to_first(q.middle_rows(s.row, s.rows), s.seen, turned.middle_rows(s.row, s.rows));
     first.add(of_first(call_of<Real>(s, H, turned, k, v, part, lse2.data()), s, how.first));
   }
   attention<Real>(how.rule_of_first(), first.span());
@@ -198,9 +210,7 @@ void attend_batch_backward(const Attending<Real>& how, std::span<const SequenceR
       d_turned{dq2.data(), q.rows, q.cols, q.cols};
   PooledList<AttentionGradient<Real>> first(count);
   for (const auto& s : sequences) {
-    const auto rows = turned.middle_rows(s.row, s.rows);
-    for (Index t = 0; t < s.rows; ++t) std::copy_n(q.row(s.row + t), q.cols, rows.row(t));
-    how.to_first(rows, s.seen, 1);
+    how.copy_to_first(q.middle_rows(s.row, s.rows), s.seen, turned.middle_rows(s.row, s.rows));
     const auto c = of_first(call_of<Real>(s, H, turned, k, v, y, lse), s, how.first);
     first.add(gradient_of(s, c, 0, d_turned));
   }
@@ -265,8 +275,7 @@ void attend_cached(const Attending<Real>& how, const Cache& cache, MatrixView<co
   c.lse = lse;
   attention_step(how.rule, c, all.subspan(1), room);
   const MatrixView<Real> turned{q2, q.rows, q.cols, q.cols};
-  for (Index t = 0; t < q.rows; ++t) std::copy_n(q.row(t), q.cols, turned.row(t));
-  how.to_first(turned, *c.offset, 1);
+  how.copy_to_first(q, *c.offset, turned);
   c.q = turned;
   c.y = {y2, y.rows, y.cols, y.cols};
   c.lse = lse2;

@@ -80,7 +80,7 @@ struct AttentionInputs {
     }
     normalize(c.q.matrix(), c.k.matrix(), Keep ? c.q_r.data() : nullptr,
               Keep ? c.k_r.data() : nullptr);
-    if constexpr (C.rope.on()) turn(c.rows(), 1, c.q.matrix(), c.k.matrix());
+    if constexpr (C.rope.on()) turn_rows(rope(), c.rows(), 1, c.q.matrix(), c.k.matrix());
   }
 
   /// From the gradients of q, k and v of the new rows, and what z has gathered behind them: dx.
@@ -88,7 +88,7 @@ struct AttentionInputs {
   Sequence<Real, D> back(Sequence<Real, H * d> dq, Sequence<Real, K * d> dk,
                          Sequence<Real, K * d> dv, Sequence<Real, G> dz, const Cache& c,
                          L& gradient) const {
-    if constexpr (C.rope.on()) turn(c.rows(), -1, dq.matrix(), dk.matrix());
+    if constexpr (C.rope.on()) turn_rows(rope(), c.rows(), -1, dq.matrix(), dk.matrix());
     if constexpr (L::normed) {
       q_norm().backward(dq.matrix(), c.q_unnormed.matrix(), c.q_r.data(),
                         data_or_null(l2_or(gradient.logit_scale, gradient.q_norm)),
@@ -139,14 +139,6 @@ struct AttentionInputs {
     if constexpr (L::normed) {
       q_norm().forward(q, q_r);
       k_norm().forward(k, k_r);
-    }
-  }
-
-  static void turn(std::span<const SequenceRows> sequences, double sign, MatrixView<Real> q,
-                   MatrixView<Real> k) {
-    for (const auto& s : sequences) {
-      limen::rope(rope(), s.seen, 1, sign, q.middle_rows(s.row, s.rows),
-                  k.middle_rows(s.row, s.rows));
     }
   }
 };

@@ -18,13 +18,15 @@
 ///
 /// Hua et al., "Transformer Quality in Linear Time", arXiv:2202.10447.
 
+#include <algorithm>
 #include <limits>
 
 #include <limen/attention/held.hpp>
-#include <limen/attention/kv_cache.hpp>
 #include <limen/attention/unit_sums.hpp>
 #include <limen/core/denormals.hpp>
-#include <limen/kernel/squared_attention.hpp>
+#include <limen/kernel/gated.hpp>
+#include <limen/kernel/scale_shift.hpp>
+#include <limen/kernel/squared_attention_step.hpp>
 #include <limen/nn/linear.hpp>
 
 namespace limen::inline LIMEN_ABI {
@@ -40,7 +42,7 @@ struct GatedAttentionUnit {
                 "GatedAttentionUnit: in a chunk .length is that of the chunk");
 
   static constexpr GatedAttentionUnitConfig config = C;
-  static constexpr Index D = C.d_model, E = C.d_value > 0 ? C.d_value : 2 * D, S = C.d_key;
+  static constexpr Index D = C.d_model, E = C.value_width(), S = C.d_key;
   static constexpr bool causal = C.causal, chunked = C.chunk > 0, biased = C.distances > 0;
   static constexpr Index pairs = chunked ? 4 : 2;  ///< of γ and β
   static constexpr Index in = D, out = D;
@@ -87,24 +89,14 @@ struct GatedAttentionUnit {
 
   /// Of one sequence.
   static constexpr Index macs(Index rows) {
-    const Index seen = chunked && C.chunk < rows ? C.chunk : rows, chunks = rows / seen;
-    const Index all = rows * D * (3 * E + S) + (chunked ? 2 * rows * S * E : 0);
-    return all + (causal ? chunks * seen * (seen + 1) / 2 : chunks * seen * seen) * (S + E);
+    const auto scores = [](Index n) { return causal ? n * (n + 1) / 2 : n * n; };
+    const Index seen = chunked ? C.chunk : std::max(rows, Index{1});
+    const Index scored = rows / seen * scores(seen) + scores(rows % seen);
+    return rows * D * (3 * E + S) + (chunked ? 2 * rows * S * E : 0) + scored * (S + E);
   }
 
   // ── Whole sequence, and step by step ───────────────────────────────────────────────────────────
-  struct Cached {
-    using type =
-        KvCache<KvCacheConfig{.heads = 1, .d_key = S, .d_value = E, .capacity = C.capacity}, Real>;
-  };
-  struct InChunks {
-    using type = ChunkedUnitState<Real, S, E, C.chunk>;
-  };
-  struct Nothing {
-    using type = NoState;
-  };
-  using State = typename std::conditional_t<!causal, Nothing,
-                                            std::conditional_t<chunked, InChunks, Cached>>::type;
+  using State = typename detail::UnitState<C, Real>::type;
 
   /// x [T x D] -> y [T x D]
   Sequence<Real, D> forward(SequenceView<Real, D> x, Batch<State> batch) const {
@@ -127,18 +119,20 @@ struct GatedAttentionUnit {
       make(i, z.matrix(), made[i].matrix());
       if constexpr (C.rope.on()) limen::rope(rope(), state.seen, 1, 1, made[i].matrix());
     }
-    const Index p = state.held();
+    const Index rows = state.held() + 1;
     if (!state.append(made[1].data(), v.data())) {
       Vector<Real, D> y;
       for (Real& value : y.values) value = std::numeric_limits<Real>::quiet_NaN();
       return y;
     }
-    Vector<Real, E> read{};
-    read_squares(p, made[0], state.keys.data(), state.values.data(), read.data());
-    if constexpr (chunked) read_sums(made[2], made[3], v, state, read.data());
-    simd::for_each<Real>(E, [&](Index i, auto load, auto store) {
-      store(u.data() + i, load(u.data() + i) * load(read.data() + i));
-    });
+    Vector<Real, E> read;
+    squared_attention_step<Real>(rule(), {state.keys.data(), rows, S, S},
+                                 {state.values.data(), rows, E, E}, made[0].data(), read.data());
+    if constexpr (chunked) {
+      chunk_sums_step<Real>(C.chunk, state.seen - 1, made[2].data(), made[3].data(), v.data(),
+                            {state.before.data(), S, E, E}, state.now.data(), read.data());
+    }
+    gate<Activation::identity>(u.data(), read.data(), u.data(), E);
     return linear(u, o_proj);
   }
 
@@ -185,13 +179,10 @@ struct GatedAttentionUnit {
     const Index T = dy.rows();
     if (!batch.fits(T) || !fits_cache(T, c.x.rows())) return {};
     const FlushDenormals guard;
-    Sequence<Real, E> du = linear_input_gradient<Real, D, E>(dy, o_proj), d_o(T), uo(T);
-    simd::for_each<Real>(T * E, [&](Index i, auto load, auto store) {
-      const auto g = load(du.data() + i), u = load(c.u.data() + i), o = load(c.o.data() + i);
-      store(d_o.data() + i, g * u);
-      store(du.data() + i, g * o);
-      store(uo.data() + i, u * o);
-    });
+    Sequence<Real, E> uo = linear_input_gradient<Real, D, E>(dy, o_proj);  // still g
+    Sequence<Real, E> du(T), d_o(T);
+    gate_backward<Activation::identity>(c.u.data(), c.o.data(), uo.data(), uo.data(), du.data(),
+                                        d_o.data(), T * E);
     add_linear_weight_gradient<Real, D, E>(dy, uo, gradient.o_proj);
     Sequence<Real, S> made[4] = {Sequence<Real, S>(T), Sequence<Real, S>::zeros(c.k.rows()),
                                  Sequence<Real, S>(chunked ? T : 0),
@@ -211,15 +202,13 @@ struct GatedAttentionUnit {
     }
     auto dz = Sequence<Real, S>::zeros(T);
     for (Index i = 0; i < pairs; ++i) {
-      turn(c.rows(), -1, made[i]);
-      make_back(i, c.z, made[i], dz, gradient);
+      if constexpr (C.rope.on()) detail::turn_rows(rope(), c.rows(), -1, made[i].matrix());
+      scale_shift_backward<Real>(c.z.matrix(), scale.data() + i * S, made[i].matrix(), dz.matrix(),
+                                 gradient.scale.data() + i * S, gradient.shift.data() + i * S);
     }
     auto dx = Sequence<Real, D>::zeros(T);
     const auto back = [&](auto& dh, const auto& before, const auto& w, auto& dw, auto& db) {
-      simd::for_each<Real>(dh.size(), [&](Index i, auto load, auto store) {
-        store(dh.data() + i, load(dh.data() + i) *
-                                 activation_derivative<Activation::silu>(load(before.data() + i)));
-      });
+      activation_backward<Activation::silu>(before.data(), dh.data(), dh.data(), dh.size());
       add_linear_weight_gradient(dh, c.x, dw);
       if constexpr (C.bias) add_bias_gradient(dh, db);
       add_linear_input_gradient(dh, w, dx);
@@ -245,65 +234,7 @@ struct GatedAttentionUnit {
 
   /// z ⊙ γ_i + β_i
   void make(Index i, MatrixView<const Real> z, MatrixView<Real> to) const noexcept {
-    const Real *const g = scale.data() + i * S, *const b = shift.data() + i * S;
-    for (Index t = 0; t < z.rows; ++t) {
-      simd::for_each<Real>(S, [&](Index j, auto load, auto store) {
-        store(to.row(t) + j, simd::fma(load(z.row(t) + j), load(g + j), load(b + j)));
-      });
-    }
-  }
-  void make_back(Index i, const Sequence<Real, S>& z, const Sequence<Real, S>& d,
-                 Sequence<Real, S>& dz, GatedAttentionUnit& gradient) const {
-    Real *const dg = gradient.scale.data() + i * S, *const db = gradient.shift.data() + i * S;
-    const Real* const g = scale.data() + i * S;
-    for (Index t = 0; t < z.rows(); ++t) {
-      const Real *const zt = z.data() + t * S, *const dt = d.data() + t * S;
-      Real* const to = dz.row_data(t);
-      simd::for_each<Real>(S, [&](Index j, auto load, auto store) {
-        const auto down = load(dt + j);
-        store(dg + j, simd::fma(down, load(zt + j), load(dg + j)));
-        store(db + j, load(db + j) + down);
-        store(to + j, simd::fma(down, load(g + j), load(to + j)));
-      });
-    }
-  }
-  static void turn(std::span<const detail::SequenceRows> sequences, double sign,
-                   Sequence<Real, S>& x) {
-    if constexpr (C.rope.on()) {
-      for (const auto& s : sequences) {
-        limen::rope(rope(), s.seen, 1, sign, x.matrix().middle_rows(s.row, s.rows));
-      }
-    }
-  }
-
-  /// read += Σ_j a_j v_j of one row at position p, in the cache or in its chunk.
-  void read_squares(Index p, Vector<Real, S>& q, const Real* keys, const Real* values,
-                    Real* read) const noexcept {
-    const SquaredRule<Real> how = rule();
-    const Index n = how.length > 0 ? how.length : chunked ? C.chunk : p + 1;
-    for (Real& x : q.values) x /= static_cast<Real>(n);
-    constexpr Index piece = 256;
-    alignas(alignment) Real r[piece];
-    for (Index j0 = 0; j0 <= p; j0 += piece) {
-      const Index count = std::min(piece, p + 1 - j0);
-      detail::few_scores<1>(q.data(), S, keys + j0 * S, S, count, r, piece);
-      detail::finish_squared_scores(how, p, j0, count, r);
-      detail::square(r, count);
-      detail::few_values<1, true>(r, piece, values + j0 * E, E, count, read, E, E);
-    }
-  }
-  /// read += p S; the row goes into the sum, which moves on where the chunk ends.
-  void read_sums(const Vector<Real, S>& p, const Vector<Real, S>& l, const Vector<Real, E>& v,
-                 State& state, Real* read) const noexcept {
-    detail::few_values<1, true>(p.data(), S, state.before.data(), E, S, read, E, E);
-    for (Index i = 0; i < S; ++i) {
-      const simd::Vec<Real> by(l[i] / static_cast<Real>(C.chunk));
-      Real* const to = state.now.data() + i * E;
-      simd::for_each<Real>(E, [&](Index c, auto load, auto store) {
-        store(to + c, simd::fma(load(v.data() + c), by, load(to + c)));
-      });
-    }
-    if (state.held() == 0) state.before = state.now;
+    scale_shift<Real>(z, scale.data() + i * S, shift.data() + i * S, to);
   }
 
   /// `Keep`: for backward.
@@ -319,7 +250,7 @@ struct GatedAttentionUnit {
       if (i == pairs) break;
       *to = Sequence<Real, S>(T);
       make(i++, c.z.matrix(), to->matrix());
-      turn(c.rows(), 1, *to);
+      if constexpr (C.rope.on()) detail::turn_rows(rope(), c.rows(), 1, to->matrix());
     }
     if constexpr (chunked) c.v_new = c.v;
     detail::gather_held(batch, c.sequences, c.k, c.v);
@@ -333,9 +264,7 @@ struct GatedAttentionUnit {
     }
     detail::remember(batch, c.rows(), c.k, c.v);
     Sequence<Real, E> uo(T);
-    simd::for_each<Real>(T * E, [&](Index n, auto load, auto store) {
-      store(uo.data() + n, load(c.u.data() + n) * load(c.o.data() + n));
-    });
+    gate<Activation::identity>(c.u.data(), c.o.data(), uo.data(), T * E);
     return linear(uo, o_proj);
   }
 

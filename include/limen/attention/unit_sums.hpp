@@ -11,8 +11,10 @@
 #include <span>
 
 #include <limen/attention/attend.hpp>
+#include <limen/attention/kv_cache.hpp>
 #include <limen/attention/rope.hpp>
 #include <limen/core/batch.hpp>
+#include <limen/core/layer.hpp>
 #include <limen/core/tensor.hpp>
 #include <limen/kernel/squared_attention.hpp>
 
@@ -29,6 +31,9 @@ struct GatedAttentionUnitConfig {
   Index distances = 0;  ///< R: b_0 .. b_{R-1}, the last also for what is further away; 0: no b
   RopeConfig rope{};    ///< rotation of q and k, and of p and l
   bool bias = false;    ///< of u_proj, v_proj and z_proj
+
+  constexpr Index value_width() const { return d_value > 0 ? d_value : 2 * d_model; }  ///< E
+  constexpr KvCacheConfig cache() const { return {1, d_key, value_width(), capacity}; }
 };
 
 /// What a stream remembers with .chunk.
@@ -60,6 +65,22 @@ struct ChunkedUnitState {
 };
 
 namespace detail {
+
+/// Only the one that is asked for is looked at: the others may not exist.
+template <GatedAttentionUnitConfig C, class Real>
+struct UnitState {
+  using type = NoState;
+};
+template <GatedAttentionUnitConfig C, class Real>
+  requires(C.causal && C.chunk > 0)
+struct UnitState<C, Real> {
+  using type = ChunkedUnitState<Real, C.d_key, C.value_width(), C.chunk>;
+};
+template <GatedAttentionUnitConfig C, class Real>
+  requires(C.causal && C.chunk == 0)
+struct UnitState<C, Real> {
+  using type = KvCache<C.cache(), Real>;
+};
 
 template <class Real, Index S, Index E, Index C, bool causal>
 struct UnitSums {
