@@ -1,5 +1,6 @@
 #include <limen/core/parallel.hpp>
 
+#include <cstdlib>
 #include <vector>
 
 #include "../catch.hpp"
@@ -36,4 +37,20 @@ TEST_CASE("Helpers flush denormals as the caller would", "[core][parallel]") {
 #if defined(__SSE2__) || defined(__aarch64__)
   for (const char f : flushed) REQUIRE(f == 1);
 #endif
+}
+
+TEST_CASE("Taken from both ends, growing tasks come to as much in either half",
+          "[core][parallel]") {
+  for (const Index count : {1, 2, 3, 7, 22, 64}) {
+    std::vector<int> visits(static_cast<std::size_t>(count), 0);
+    Index first = 0, second = 0;
+    for (Index i = 0; i < count; ++i) {
+      const Index task = from_both_ends(i, count);
+      REQUIRE((task >= 0 && task < count));
+      ++visits[static_cast<std::size_t>(task)];
+      (2 * i < count ? first : second) += task;
+    }
+    for (const int v : visits) REQUIRE(v == 1);
+    REQUIRE(std::abs(first - second) <= count);
+  }
 }

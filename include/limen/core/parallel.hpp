@@ -68,4 +68,10 @@ void parallel_for(Index count, double work_ns, F&& f) {
   for (Index i = 0; i < count; ++i) f(i);
 }
 
+/// The i-th of `count` tasks, taken from both ends by turns: where tasks grow with their number, as
+/// rows do that see all before them, each thread's stretch of i then holds about as much work.
+constexpr Index from_both_ends(Index i, Index count) {
+  return i % 2 == 0 ? i / 2 : count - 1 - i / 2;
+}
+
 }  // namespace limen::inline LIMEN_ABI

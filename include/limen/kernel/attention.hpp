@@ -138,7 +138,8 @@ void for_each_block(std::span<const AttentionCall<Real>> calls, Index heads, Ind
                     double work_ns, Size size, F f) {
   if (calls.size() == 1) {
     const Index blocks = parts(size(calls[0]), block);
-    parallel_for(heads * blocks, work_ns, [&](Index i) { f(0, i / blocks, i % blocks); });
+    parallel_for(heads * blocks, work_ns,
+                 [&](Index i) { f(0, i / blocks, from_both_ends(i % blocks, blocks)); });
     return;
   }
   struct Task {
@@ -151,7 +152,7 @@ void for_each_block(std::span<const AttentionCall<Real>> calls, Index heads, Ind
   for (std::size_t b = 0; b < calls.size(); ++b) {
     const Index blocks = parts(size(calls[b]), block);
     for (Index i = 0; i < heads * blocks; ++i) {
-      tasks[count++] = {static_cast<Index>(b), i / blocks, i % blocks};
+      tasks[count++] = {static_cast<Index>(b), i / blocks, from_both_ends(i % blocks, blocks)};
     }
   }
   parallel_for(count, work_ns, [&](Index i) { f(tasks[i].call, tasks[i].head, tasks[i].block); });

@@ -140,7 +140,7 @@ void squared_attention(const SquaredRule<Real>& rule, const SquaredCall<Real>& c
   for (const auto& b : blocks) pairs += static_cast<double>(b.rows * b.keys);
   const double ns = pairs * static_cast<double>(s + y.cols) / (2 * simd::lanes<Real>);
   parallel_for(count, ns, [&](Index n) {
-    const SquaredBlock& b = blocks[n];
+    const SquaredBlock& b = blocks[from_both_ends(n, count)];
     Buffer<Real> space(b.rows * (squared_keys + s));
     const MatrixView<Real> scores{space.data(), b.rows, squared_keys, squared_keys};
     const MatrixView<Real> q{space.data() + b.rows * squared_keys, b.rows, s, s};
