@@ -25,6 +25,7 @@
 #include <limen/attention/held.hpp>
 #include <limen/attention/kv_cache.hpp>
 #include <limen/attention/kv_sharing.hpp>
+#include <limen/attention/learned_query.hpp>
 #include <limen/attention/learned_query_attention.hpp>
 #include <limen/attention/linear_attention.hpp>
 #include <limen/attention/linear_sums.hpp>

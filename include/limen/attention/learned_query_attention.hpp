@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include <limen/attention/held.hpp>
+#include <limen/attention/learned_query.hpp>
 #include <limen/core/denormals.hpp>
 #include <limen/kernel/local_attention.hpp>
 #include <limen/nn/linear.hpp>
@@ -111,7 +112,7 @@ struct LearnedQueryAttention {
   }
   void prepare_from(const LearnedQueryAttention<C, Real>& learned) {
     Tensor<Real, H, D> u;
-    learned.ask(u.data());
+    learned.asker().ask(u.data());
     asked.prepare_from(u);
     prepare_into(v_proj, learned.v_proj);
     prepare_into(o_proj, learned.o_proj);
@@ -198,8 +199,8 @@ struct LearnedQueryAttention {
     return y;
   }
 
-  /// ds, dv, dr: kernel/local_attention.hpp.  With u = W_kᵀ q̂:  du = dsᵀ x,  dW_k = q̂ du,
-  /// dq̂ = W_k du,  dx = ds u + dv W_v.
+  /// ds, dv, dr: kernel/local_attention.hpp.  With u = W_kᵀ q̂:  du = dsᵀ x,  dx = ds u + dv W_v;
+  /// dW_k and dq from du: learned_query.hpp.
   Sequence<Real, D> backward(SequenceView<Real, O> dy, Batch<State> batch, const Cache& c,
                              LearnedQueryAttention& gradient) const
     requires(!is_prepared<S>)
@@ -222,9 +223,9 @@ struct LearnedQueryAttention {
     ds = detail::of_new_rows(std::move(ds), c.rows(), T);
     dv = detail::of_new_rows(std::move(dv), c.rows(), T);
     Tensor<Real, H, D> u, du;
-    ask(u.data());
+    asker().ask(u.data());
     add_linear_weight_gradient<Real, H, D>(ds, c.x, du);
-    asked_back(du, gradient);
+    asker().back(du.data(), gradient.query.data(), gradient.k_proj.data());
     auto dx = linear_input_gradient<Real, H, D>(ds, u);
     add_linear_weight_gradient<Real, H * d, D>(dv, c.x, gradient.v_proj);
     if constexpr (C.bias) add_bias_gradient<Real, H * d>(dv, gradient.v_bias);
@@ -236,60 +237,15 @@ struct LearnedQueryAttention {
   template <LearnedQueryAttentionConfig, class>
   friend struct LearnedQueryAttention;
 
-  static constexpr Real eps = Real(1e-6);
-
   LocalRule<Real> rule() const noexcept { return {H, C.behind, C.ahead, by_place.data()}; }
 
-  static Real length(const Real* q) noexcept {
-    Real square = 0;
-    for (Index c = 0; c < d; ++c) square += q[c] * q[c];
-    return std::sqrt(square);
+  detail::LearnedQuery<Real, H, d, D> asker() const noexcept {
+    return {query.data(), k_proj.data()};
   }
-  static Real root() noexcept { return std::sqrt(static_cast<Real>(d)); }
-
-  /// u = W_kᵀ q̂ [H x D]
-  void ask(Real* u) const noexcept {
-    std::fill(u, u + H * D, Real(0));
-    for (Index h = 0; h < H; ++h) {
-      const Real* const q = query.data() + h * d;
-      const Real by = 1 / ((length(q) + eps) * root());
-      Real* const to = u + h * D;
-      for (Index c = 0; c < d; ++c) {
-        const simd::Vec<Real> share(q[c] * by);
-        const Real* const row = k_proj.data() + (h * d + c) * D;
-        simd::for_each<Real>(D, [&](Index i, auto load, auto store) {
-          store(to + i, simd::fma(share, load(row + i), load(to + i)));
-        });
-      }
-    }
-  }
-  /// With n = |q|, g = dq̂ / √d:  dq = g / (n + ε) - q <g, q> / (n (n + ε)²).
-  void asked_back(const Tensor<Real, H, D>& du, LearnedQueryAttention& gradient) const noexcept {
-    for (Index h = 0; h < H; ++h) {
-      const Real* const q = query.data() + h * d;
-      const Real n = length(q), by = 1 / ((n + eps) * root());
-      Real g[d], along = 0;
-      for (Index c = 0; c < d; ++c) {
-        const Real *const row = k_proj.data() + (h * d + c) * D, *const from = du.data() + h * D;
-        Real* const to = gradient.k_proj.data() + (h * d + c) * D;
-        const simd::Vec<Real> share(q[c] * by);
-        simd::Vec<Real> sum(Real(0));
-        simd::for_each<Real>(D, [&](Index i, auto load, auto store) {
-          sum = simd::fma(load(row + i), load(from + i), sum);
-          store(to + i, simd::fma(share, load(from + i), load(to + i)));
-        });
-        g[c] = simd::reduce_add(sum) * by;
-        along += g[c] * q[c];
-      }
-      const Real back = n > 0 ? along / (n * (n + eps)) : Real(0);
-      for (Index c = 0; c < d; ++c) gradient.query[h * d + c] += g[c] - q[c] * back;
-    }
-  }
-
   void score(MatrixView<const Real> x, MatrixView<Real> s) const noexcept {
     if constexpr (learns) {
       alignas(alignment) Real u[H * D];
-      ask(u);
+      asker().ask(u);
       product_nt<Real>(x, MatrixView<const Real>{u, H, D, D}, s);
     } else {
       product_nt<Real>(x, asked.view(), s);
