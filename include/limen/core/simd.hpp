@@ -44,6 +44,12 @@ LIMEN_INLINE void prefetch(const void* p) {
   static_cast<void>(p);
 #endif
 }
+/// The same for the cache lines of n numbers.
+template <class T>
+LIMEN_INLINE void prefetch(const T* p, Index n) {
+  constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+  for (Index i = 0; i < n; i += line) prefetch(p + i);
+}
 
 /// f(i, load, store) over 0 <= i < count in steps of one vector; the last, ragged step is handed
 /// its length, so that `load` and `store` touch only what is there:

@@ -68,10 +68,11 @@ struct PackedHead {
   Real* values;
 };
 
-/// Queries i0 .. i0 + rows of head h.
+/// Queries i0 .. i0 + rows of head h. Rows of `next` are what is looked at afterwards: rows of a
+/// head lie far apart, so that a machine does not guess them.
 template <class Real>
 void attend(const AttentionRule<Real>& rule, const AttentionCall<Real>& c, Index h, Index i0,
-            Index rows, const PackedHead<Real>& head) {
+            Index rows, const PackedHead<Real>& head, MatrixView<const Real> next) {
   constexpr Index width = panel_width<Real>;
   const Index d = c.q.cols / rule.query_heads, dv = c.y.cols / rule.query_heads;
   const Index dv_row = rounded_up(dv, width);
@@ -97,6 +98,10 @@ void attend(const AttentionRule<Real>& rule, const AttentionCall<Real>& c, Index
     const Index j1 = std::min(all.end, j0 + key_block), n = rounded_up(j1 - j0, width);
     tiled_product(q, d, rows, head.keys + j0 * d, d * width, d, n / width, s, key_block, false);
     for (Index i = 0; i < rows; ++i) {
+      if (j0 < all.begin + width) {
+        if (i < next.rows) simd::prefetch(next.row(i), next.cols);
+        simd::prefetch(c.y.row(i0 + i) + h * dv, dv);
+      }
       Real* const row = s + i * key_block;
       const Index begin = std::max(range[i].begin, j0), end = std::min(range[i].end, j1);
       if (begin >= end) {
@@ -126,36 +131,50 @@ void pack_head(const AttentionRule<Real>& rule, const AttentionCall<Real>& c, In
   const Index d = c.k.cols / rule.key_heads, dv = c.v.cols / rule.key_heads;
   const auto k = c.k.middle_cols(head * d, d);
   const auto v = c.v.middle_cols(head * dv, dv);
-  for (Index j = j0; j < j1; j += width) pack_rows_panel<Real>(k, j, 0, d, to.keys + j * d);
-  for (Index p = 0; p < dv; p += width) {
-    pack_cols_panel<Real>(v, p, j0, j1, to.values + p * c.k.rows + j0 * width);
+  for (Index j = j0; j < j1; j += width) {
+    for (Index t = j + width; t < std::min(j + 2 * width, j1); ++t) {
+      simd::prefetch(k.row(t), d);
+      simd::prefetch(v.row(t), dv);
+    }
+    pack_rows_panel<Real>(k, j, 0, d, to.keys + j * d);
+    for (Index p = 0; p < dv; p += width) {
+      pack_cols_panel<Real>(v, p, j, std::min(j + width, j1), to.values + p * c.k.rows + j * width);
+    }
   }
 }
 
-/// f(call, head, block) over all sequences, heads, and blocks of `size(call)` rows.
+/// Rows of one head.
+struct AttentionTask {
+  Index call, head, block;
+};
+
+/// f(task, next) over all sequences, heads, and blocks of `size(call)` rows; `next` is what the
+/// thread most likely does afterwards.
 template <class Real, class Size, class F>
 void for_each_block(std::span<const AttentionCall<Real>> calls, Index heads, Index block,
                     double work_ns, Size size, F f) {
+  const auto task_of = [&](Index call, Index blocks, Index i) {
+    return AttentionTask{call, i / blocks, from_both_ends(i % blocks, blocks)};
+  };
+  const auto run = [&](Index count, auto task) {
+    parallel_for(count, work_ns, [&](Index i) { f(task(i), task(std::min(i + 1, count - 1))); });
+  };
   if (calls.size() == 1) {
     const Index blocks = parts(size(calls[0]), block);
-    parallel_for(heads * blocks, work_ns,
-                 [&](Index i) { f(0, i / blocks, from_both_ends(i % blocks, blocks)); });
+    run(heads * blocks, [&](Index i) { return task_of(0, blocks, i); });
     return;
   }
-  struct Task {
-    Index call, head, block;
-  };
   Index count = 0;
   for (const auto& c : calls) count += heads * parts(size(c), block);
-  Buffer<Task> tasks(count);
+  Buffer<AttentionTask> tasks(count);
   count = 0;
   for (std::size_t b = 0; b < calls.size(); ++b) {
     const Index blocks = parts(size(calls[b]), block);
     for (Index i = 0; i < heads * blocks; ++i) {
-      tasks[count++] = {static_cast<Index>(b), i / blocks, from_both_ends(i % blocks, blocks)};
+      tasks[count++] = task_of(static_cast<Index>(b), blocks, i);
     }
   }
-  parallel_for(count, work_ns, [&](Index i) { f(tasks[i].call, tasks[i].head, tasks[i].block); });
+  run(count, [&](Index i) { return tasks[i]; });
 }
 
 /// About how long all of it takes on one thread.
@@ -198,20 +217,29 @@ void attention(const AttentionRule<Real>& rule,
     Real* const keys = packed.data() + start[b] + head * size;
     return PackedHead<Real>{keys, keys + rounded_up(c.k.rows, width) * (c.k.cols / rule.key_heads)};
   };
+  const auto call_of = [&](AttentionTask t) -> const AttentionCall<Real>& {
+    return calls[static_cast<std::size_t>(t.call)];
+  };
   const double ns = attention_ns(rule, calls);
   for_each_block(calls, rule.key_heads, 2 * key_block, ns / 16, keys_of,
-                 [&](Index b, Index head, Index block) {
-                   const auto& c = calls[static_cast<std::size_t>(b)];
-                   const Index j0 = block * 2 * key_block;
-                   pack_head(rule, c, head, j0, std::min(c.k.rows, j0 + 2 * key_block),
-                             head_of(b, head));
+                 [&](AttentionTask t, AttentionTask) {
+                   const auto& c = call_of(t);
+                   const Index j0 = t.block * 2 * key_block;
+                   pack_head(rule, c, t.head, j0, std::min(c.k.rows, j0 + 2 * key_block),
+                             head_of(t.call, t.head));
                  });
-  for_each_block(
-      calls, rule.query_heads, query_block, ns, queries_of, [&](Index b, Index h, Index block) {
-        const auto& c = calls[static_cast<std::size_t>(b)];
-        const Index i0 = block * query_block;
-        attend(rule, c, h, i0, std::min(query_block, c.q.rows - i0), head_of(b, h / group));
-      });
+  const auto queries = [&](AttentionTask t) {
+    const auto& q = call_of(t).q;
+    const Index d = q.cols / rule.query_heads, i0 = t.block * query_block;
+    return q.middle_cols(t.head * d, d).middle_rows(i0, std::min(query_block, q.rows - i0));
+  };
+  for_each_block(calls, rule.query_heads, query_block, ns, queries_of,
+                 [&](AttentionTask t, AttentionTask next) {
+                   const auto& c = call_of(t);
+                   const Index i0 = t.block * query_block;
+                   attend(rule, c, t.head, i0, std::min(query_block, c.q.rows - i0),
+                          head_of(t.call, t.head / group), queries(next));
+                 });
 }
 
 }  // namespace limen::inline LIMEN_ABI

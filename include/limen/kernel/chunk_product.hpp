@@ -137,9 +137,8 @@ class Fetch {
         each_(tiles_ > 0 ? (rows.rows + tiles_ - 1) / tiles_ : 0) {}
 
   void some() {
-    constexpr Index line = 64 / sizeof(Real);
     for (Index end = std::min(next_ + each_, rows_.rows); next_ < end; ++next_) {
-      for (Index c = 0; c < rows_.cols; c += line) simd::prefetch(rows_.row(next_) + c);
+      simd::prefetch(rows_.row(next_), rows_.cols);
     }
   }
 

@@ -104,10 +104,7 @@ LIMEN_NOINLINE void edge_tile(Tile<Real> tile, TileJob<Real> job, Index rows,
 template <class Real>
 LIMEN_INLINE void ask_for_rows(const MatrixView<Real>& y, Index first, Index end, Index column,
                                Index columns) noexcept {
-  constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
-  for (Index r = first; r < end; ++r) {
-    for (Index c = 0; c < columns; c += line) simd::prefetch(y.row(r) + column + c);
-  }
+  for (Index r = first; r < end; ++r) simd::prefetch(y.row(r) + column, columns);
 }
 
 /// Rows m0..m1 and panels p0..p1 of y. `packed` holds `group` slices of panels where the right

@@ -146,10 +146,10 @@ LIMEN_INLINE void for_edges_ahead(Index start, Index edges, Index all, F&& f) {
   const Index end = least(start + edges + edges_ahead, all);
   for (Index place = start + edges_ahead; place < end; ++place) f(place);
 }
+/// Of a long row its beginning; a machine guesses the rest.
 template <class Real>
 LIMEN_INLINE void ask_for(const Real* row, Index columns) {
-  constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
-  for (Index c = 0; c < least(columns, 16 * line); c += line) simd::prefetch(row + c);
+  simd::prefetch(row, least(columns, 1024 / static_cast<Index>(sizeof(Real))));
 }
 
 inline constexpr double edge_ns = 0.2;  ///< of a number of an edge, for the choice of threads
