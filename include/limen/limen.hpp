@@ -6,6 +6,7 @@
 #include <limen/attention/attend.hpp>
 #include <limen/attention/attention_config.hpp>
 #include <limen/attention/attention_inputs.hpp>
+#include <limen/attention/caches.hpp>
 #include <limen/attention/cross_attention.hpp>
 #include <limen/attention/cross_rows.hpp>
 #include <limen/attention/dynamic_perceiver.hpp>

@@ -101,12 +101,16 @@ struct KvCache {
     return true;
   }
 
-  /// Takes the last `tokens` back. False, and nothing happens, if what came before them is gone.
-  bool truncate(std::int64_t tokens) noexcept {
+  /// Is what came before the last `tokens` still there?
+  bool can_truncate(std::int64_t tokens) const noexcept {
     const std::int64_t left = seen - tokens;
     if (tokens < 0 || left < 0) return false;
-    if (furthest > C.sinks + turn && left - looks_back < furthest - turn) return false;
-    seen = left;
+    return furthest <= C.sinks + turn || left - looks_back >= furthest - turn;
+  }
+  /// Takes the last `tokens` back. False, and nothing happens, if that cannot be.
+  bool truncate(std::int64_t tokens) noexcept {
+    if (!can_truncate(tokens)) return false;
+    seen -= tokens;
     return true;
   }
 
@@ -150,7 +154,7 @@ struct KvCache {
 
   // ── Copies that leave out what was never written ───────────────────────────────────────────────
 
-  Index used_slots() const { return static_cast<Index>(std::min<std::int64_t>(furthest, slots)); }
+  Index used_slots() const { return slots_of(furthest); }
 
   friend void copy_used(const KvCache& from, KvCache& to) noexcept {
     to.seen = from.seen;
@@ -174,8 +178,8 @@ struct KvCache {
     return bytes;
   }
 
-  /// What `save` gave. Anything else is an error and leaves the cache as it was.
-  Status load(std::span<const std::byte> bytes) {
+  /// An error unless `save` gave these bytes.
+  static Status can_load(std::span<const std::byte> bytes) {
     std::int64_t head[3] = {};
     if (bytes.size() < sizeof head) {
       return Error{"KV cache", "at least 24 bytes", std::to_string(bytes.size())};
@@ -188,16 +192,21 @@ struct KvCache {
       return Error{"KV cache", "numbers of tokens that can be",
                    std::to_string(head[0]) + " of " + std::to_string(head[1])};
     }
-    const Index used = static_cast<Index>(std::min<std::int64_t>(head[1], slots));
-    if (bytes.size() != saved_bytes(used)) {
-      return Error{"KV cache", std::to_string(saved_bytes(used)) + " bytes",
-                   std::to_string(bytes.size())};
-    }
+    const std::size_t wanted = saved_bytes(slots_of(head[1]));
+    if (bytes.size() == wanted) return {};
+    return Error{"KV cache", std::to_string(wanted) + " bytes", std::to_string(bytes.size())};
+  }
+
+  /// What `save` gave. Anything else is an error and leaves the cache as it was.
+  Status load(std::span<const std::byte> bytes) {
+    if (Status status = can_load(bytes); !status) return status;
+    std::int64_t head[3];
+    std::memcpy(head, bytes.data(), sizeof head);
     seen = head[0];
     furthest = head[1];
     refused = head[2];
     const std::byte* from = bytes.data() + sizeof head;
-    walk(used, [&](std::size_t offset, std::size_t count) {
+    walk(used_slots(), [&](std::size_t offset, std::size_t count) {
       std::memcpy(reinterpret_cast<std::byte*>(this) + offset, from, count);
       from += count;
     });
@@ -205,6 +214,10 @@ struct KvCache {
   }
 
  private:
+  static constexpr Index slots_of(std::int64_t tokens) {
+    return static_cast<Index>(std::min<std::int64_t>(tokens, slots));
+  }
+
   template <class Real>
   static void put(const Real* from, Index n, Stored* to) noexcept {
     for (Index i = 0; i < n; ++i) to[i] = static_cast<Stored>(from[i]);
