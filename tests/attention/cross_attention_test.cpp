@@ -22,6 +22,8 @@ constexpr CrossAttentionConfig grouped{.d_model = 6,
                                        .out_bias = true};
 constexpr CrossAttentionConfig bare{
     .d_model = 34, .d_context = 3, .n_heads = 2, .capacity = 16, .out = false};
+constexpr CrossAttentionConfig with_offsets{
+    .d_model = 4, .n_heads = 2, .n_kv_heads = 1, .capacity = 16, .key_offsets = 3};
 
 template <Index D>
 Sequence<double, D> noise(Index rows, Random& random) {
@@ -83,7 +85,10 @@ void check_all() {
   using L = CrossAttention<C, double>;
   static_assert(check::names_every_member<L>);
   Random random(3);
-  const L layer = L::initialized(random);
+  L layer = L::initialized(random);
+  if constexpr (C.key_offsets > 0) {
+    for (double& v : layer.key_offset.flat()) v = random.normal();
+  }
   const Index offsets[] = {0, 2, 2, 7}, context_offsets[] = {0, 4, 5, 5}, one[] = {0, 7};
   check_slopes(layer, from_rest(offsets), from_rest(context_offsets), 7, 5, random);
   check_slopes(layer, from_rest(offsets), {}, 7, 4, random);
@@ -123,6 +128,7 @@ TEST_CASE("Cross attention: slopes, and a context that is a state or an argument
   check_all<small>();
   check_all<grouped>();
   check_all<bare>();
+  check_all<with_offsets>();
 }
 
 TEST_CASE("CrossAttention streams, and learns only with its context as an argument",
@@ -284,6 +290,17 @@ TEST_CASE("Cross attention refuses masks of the wrong size", "[attention][cross]
                       "attention mask: wanted 2 queries by 3 keys, found 2 queries by 2 keys");
   REQUIRE_THROWS_WITH(ask({&few, 1}), "attention mask: .keep: wanted 6 entries, found 5");
   REQUIRE_THROWS_WITH(ask(three), "attention masks: wanted 2, or one for all, found 3");
+  // A cache is then still that of the forward before.
+  L::Cache cache;
+  L first, second;
+  layer.forward(Sequence(x), Sequence(c), from_rest(rows), from_rest(keys), cache);
+  const auto slope = layer.backward(x, cache, first);
+  Masked wrong(square);
+  Context refused{.attention = &wrong};
+  REQUIRE_THROWS(layer.forward(middle_rows(x, 0, 2).copy(), middle_rows(c, 0, 3).copy(),
+                               from_rest({}, &refused), {}, cache));
+  same(layer.backward(x, cache, second).context, slope.context, 0);
+
   L::State state{};
   REQUIRE(layer.read(middle_rows(c, 0, 4), state));
   Masked masked(good);

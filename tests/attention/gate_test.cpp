@@ -19,7 +19,8 @@ constexpr AttentionConfig with(Gate gate, QkNorm norm = QkNorm::none) {
 
 constexpr auto silu = Activation::silu;
 constexpr AttentionConfig headwise = with({.position = G1, .headwise = true, .bias = true});
-constexpr AttentionConfig values = with({.position = G2, .shared = true, .activation = silu});
+constexpr AttentionConfig values =
+    with({.position = G2, .shared = true, .bias = true, .activation = silu});
 constexpr AttentionConfig keys = with({.position = G3, .least = 0.5}, QkNorm::rms);
 constexpr AttentionConfig queries =
     with({.position = G4, .additive = true, .activation = silu}, QkNorm::rms);
@@ -34,6 +35,104 @@ TEMPLATE_TEST_CASE_SIG("Gates at all positions keep the laws of layers", "[atten
   static_assert(check::names_every_member<Attention<C>>);
   Random random(1);
   laws::hold(Attention<C, double>::initialized(random), {.state_has_slope = false});
+}
+
+namespace {
+
+/// u [rows][heads][d] of the layer as its gate leaves it, if that stands at P.
+template <GatePosition P, AttentionConfig C, Index N>
+void gate_plainly(const Attention<C, double>& layer, const Sequence<double, 6>& x, Index heads,
+                  Sequence<double, N>& u) {
+  if constexpr (C.gate.at(P)) {
+    Sequence<double, Attention<C, double>::G> z;
+    if constexpr (C.gate.from_input) z = linear(x, layer.gate_proj, data_or_null(layer.gate_bias));
+    const Index d = N / heads;
+    for (Index t = 0; t < x.rows(); ++t) {
+      const auto g = [&](Index h, Index c) {
+        const Index i = C.gate.headwise ? h : h * d + c;
+        double score = 0;
+        if constexpr (C.gate.from_input) score = z(t, i);
+        if constexpr (!C.gate.from_input) score = layer.gate[i];
+        double a = 1 / (1 + std::exp(-score));
+        if (C.gate.activation == silu) a *= score;
+        return Attention<C>::config.gate.least * (1 - a) + a;
+      };
+      for (Index h = 0; h < heads; ++h) {
+        for (Index c = 0; c < d; ++c) {
+          double mean = 0;
+          for (Index i = 0; i < heads; ++i) mean += g(i, c) / static_cast<double>(heads);
+          const double by = C.gate.shared ? mean : g(h, c);
+          double& value = u(t, h * d + c);
+          value = C.gate.additive ? value + by : value * by;
+        }
+      }
+    }
+  }
+}
+
+template <AttentionConfig C, Index N>
+void norm_plainly(const double* w, Sequence<double, N>& u) {
+  constexpr Index d = C.d_head;
+  for (Index i = 0; C.qk_norm != QkNorm::none && i < u.size(); i += d) {
+    double mean = Attention<C>::config.norm_eps;
+    for (Index c = 0; c < d; ++c) mean += u.data()[i + c] * u.data()[i + c] / d;
+    for (Index c = 0; c < d; ++c) u.data()[i + c] *= w[c] / std::sqrt(mean);
+  }
+}
+
+template <AttentionConfig C>
+void check_place() {
+  using L = Attention<C, double>;
+  constexpr Index H = L::H, K = L::K, d = L::d;
+  Random random(3);
+  auto layer = L::initialized(random);
+  for_each_tensor(
+      [&](auto& tensor) {
+        for (double& v : tensor.flat()) v += 0.3 * random.normal();
+      },
+      layer);
+  Sequence<double, 6> x(5);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = random.normal();
+  auto q = linear(x, layer.q_proj);
+  auto k = linear(x, layer.k_proj), v = linear(x, layer.v_proj);
+  gate_plainly<G4>(layer, x, H, q);
+  gate_plainly<G3>(layer, x, K, k);
+  gate_plainly<G2>(layer, x, K, v);
+  norm_plainly<C>(data_or_null(layer.q_norm), q);
+  norm_plainly<C>(data_or_null(layer.k_norm), k);
+  auto o = Sequence<double, H * d>::zeros(5);
+  for (Index t = 0; t < 5; ++t) {
+    for (Index h = 0; h < H; ++h) {
+      const Index at = h * K / H * d;
+      double sum = 0;
+      for (Index j = 0; j <= t; ++j) {
+        double s = 0;
+        for (Index c = 0; c < d; ++c) s += q(t, h * d + c) * k(j, at + c);
+        s = std::exp(s / std::sqrt(double(d)));
+        sum += s;
+        for (Index c = 0; c < d; ++c) o(t, h * d + c) += s * v(j, at + c);
+      }
+      for (Index c = 0; c < d; ++c) o(t, h * d + c) /= sum;
+    }
+  }
+  gate_plainly<G1>(layer, x, H, o);
+  auto expected = linear(o, layer.o_proj);
+  gate_plainly<G5>(layer, x, 1, expected);
+  const auto y = forward(layer, x);
+  for (Index i = 0; i < y.size(); ++i) {
+    REQUIRE(std::abs(y.data()[i] - expected.data()[i]) < 1e-12);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("A gate stands where its position says", "[attention][gate]") {
+  check_place<headwise>();
+  check_place<values>();
+  check_place<keys>();
+  check_place<queries>();
+  check_place<output>();
+  check_place<constant>();
 }
 
 namespace {

@@ -158,6 +158,10 @@ TEST_CASE("A map is the mean over heads of what tokens get, and of each frame it
       REQUIRE(got[static_cast<std::size_t>(i)] == (front ? 1 : 0));
     }
   }
+  const auto once = map.foreground(0.3);
+  map.add(rule(), s.call[0], tokens);
+  REQUIRE(map.layers() == 2);  // the mean over layers
+  REQUIRE(map.foreground(0.3) == once);
   map.restart();
   for (const auto cell : map.foreground(0.3)) REQUIRE(cell == 0);
   const Index beyond[] = {2};

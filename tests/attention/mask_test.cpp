@@ -3,6 +3,7 @@
 #include <limen/compose/repeat.hpp>
 #include <limen/compose/residual.hpp>
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -112,6 +113,44 @@ TEST_CASE("Each head and each sequence may have a mask, also of what a state hol
   }
   REQUIRE(distance(y, layer.forward(middle_rows(x, 3, 4), *fork)) < 1e-12);
   REQUIRE(state->seen == 7);
+}
+
+TEST_CASE("Sequences of a batch have masks of their own, there and back", "[attention][mask]") {
+  Random random(10);
+  const auto layer = Heads::initialized(random);
+  const auto x = noise(9, 11), dy = noise(9, 12);
+  const Index offsets[] = {0, 4, 4, 9};
+  std::vector<std::uint8_t> keep(16 + 25);
+  for (auto& k : keep) k = random.below(2) > 0;
+  const std::span all(keep);
+  const AttentionMask masks[] = {{.queries = 4, .keys = 4, .keep = all.first(16)},
+                                 {},  // the sequence has no rows
+                                 {.queries = 5, .keys = 5, .keep = all.subspan(16)}};
+  const auto learn = [&](std::span<const AttentionMask> m, std::span<const Index> at, Index first,
+                         Index rows, Sequence<double, D>& y, Heads& gradient) {
+    Masked masked(m);
+    Context run{.attention = &masked};
+    Heads::Cache cache;
+    y = layer.forward(middle_rows(x, first, rows).copy(), from_rest(at, &run), cache);
+    masked.restart();
+    REQUIRE(distance(y, layer.forward(middle_rows(x, first, rows), from_rest(at, &run))) < 1e-14);
+    return layer.backward(middle_rows(dy, first, rows), from_rest(at, &run), cache, gradient);
+  };
+  Heads together, apart;
+  Sequence<double, D> y, part;
+  const auto dx = learn(masks, offsets, 0, 9, y, together);
+  for (const auto& [b, first, rows] : {std::array<Index, 3>{0, 0, 4}, {2, 4, 5}}) {
+    const Index alone[] = {0, rows};
+    const auto d = learn(std::span(masks).subspan(static_cast<std::size_t>(b), 1), alone, first,
+                         rows, part, apart);
+    REQUIRE(distance(part, middle_rows(y, first, rows).copy()) < 1e-14);
+    REQUIRE(distance(d, middle_rows(dx, first, rows).copy()) < 1e-13);
+  }
+  for_each_tensor(
+      [](const auto& a, const auto& b) {
+        for (Index i = 0; i < a.size; ++i) REQUIRE(std::abs(a.data()[i] - b.data()[i]) < 1e-12);
+      },
+      together, apart);
 }
 
 TEST_CASE("A mask of the wrong size is an error, before anything is written", "[attention][mask]") {

@@ -21,12 +21,13 @@ TEST_CASE("Frequencies for longer contexts are those of transformers", "[attenti
       REQUIRE(std::abs(rule.frequencies[i] - expected[i]) <= 1e-6 * expected[i]);
     }
   };
-  constexpr auto with = [](RopeScaling scaling) {
-    return RopeConfig{.base = 1e4, .scaling = scaling, .factor = 4, .trained = 128};
+  constexpr auto with = [](RopeScaling scaling, double trained = 128) {
+    return RopeConfig{.base = 1e4, .scaling = scaling, .factor = 4, .trained = trained};
   };
   using enum RopeScaling;
   check.operator()<with(linear)>(g::linear, g::linear_scale[0]);
   check.operator()<with(yarn)>(g::yarn, g::yarn_scale[0]);
+  check.operator()<with(yarn, 4096)>(g::yarn_far, g::yarn_far_scale[0]);
   check.operator()<with(llama3)>(g::llama3, g::llama3_scale[0]);
 }
 

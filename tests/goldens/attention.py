@@ -195,6 +195,7 @@ def frequencies() -> None:
     kinds = {
         "linear": {},
         "yarn": {},
+        "yarn_far": {"original_max_position_embeddings": 4096},
         "llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
     }
     for kind, more in kinds.items():
@@ -203,9 +204,9 @@ def frequencies() -> None:
             num_attention_heads=1,
             head_dim=32,
             max_position_embeddings=512,
-            rope_parameters={"rope_type": kind, **common, **more},
+            rope_parameters={"rope_type": kind.split("_")[0], **common, **more},
         )
-        f, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+        f, scale = ROPE_INIT_FUNCTIONS[kind.split("_")[0]](config, "cpu")
         write({kind: f, kind + "_scale": torch.tensor([scale])})
     lines.append("}  // namespace frequencies")
 

@@ -102,6 +102,62 @@ TEST_CASE("A few queries against a cache are attention", "[kernel][attention]") 
   compare<double, double>(rule, 1, 700, 9, 11, 1e-12);
 }
 
+TEST_CASE("A cache in stretches is read as one, from where each begins", "[kernel][attention]") {
+  // First tokens that stay, then a ring in two pieces, the first of them longer than a chunk.
+  constexpr Index Hq = 4, Hk = 2, d = 6, dv = 5, Tq = 2;
+  struct Stretch {
+    Index first, size;
+  };
+  const Stretch given[] = {{0, 2}, {90, 1030}, {1120, 515}};
+  constexpr Index Tk = 2 + 1030 + 515;
+  const auto q = numbers<double>(Tq * Hq * d, 1);
+  const auto k = numbers<double>(Tk * Hk * d, 2), v = numbers<double>(Tk * Hk * dv, 3);
+  const double slopes[] = {0.01, 0.002, 0.03, 0}, sinks[] = {1, -1, 0.5, 2};
+  std::vector<Index> positions;
+  std::vector<CacheView<double>> parts;
+  for (const auto& [first, size] : given) {  // rows of all heads, as they lie in k and v
+    const auto begin = static_cast<Index>(positions.size());
+    parts.push_back({k.data() + begin * Hk * d, v.data() + begin * Hk * dv, size, Hk * d, Hk * dv,
+                     d, dv, first});
+    for (Index j = 0; j < size; ++j) positions.push_back(first + j);
+  }
+  AttentionRule<double> rule;
+  rule.query_heads = Hq;
+  rule.key_heads = Hk;
+  rule.causal = true;
+  rule.slopes = slopes;
+  rule.sinks = sinks;
+  std::vector<double> expected(Tq * Hq * dv), y(expected.size());
+  AttentionCall<double> call;
+  call.q = {q.data(), Tq, Hq * d, Hq * d};
+  call.k = {k.data(), Tk, Hk * d, Hk * d};
+  call.v = {v.data(), Tk, Hk * dv, Hk * dv};
+  call.y = {expected.data(), Tq, Hq * dv, Hq * dv};
+  call.offset = positions.back() - 1;
+  call.positions = positions.data();
+  attention<double>(rule, std::span(&call, 1));
+
+  call.k = call.v = {};
+  call.positions = nullptr;
+  call.y.data = y.data();
+  const std::span<const CacheView<double>> cache(parts);
+  const auto same = [&] {
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      REQUIRE(std::abs(y[i] - expected[i]) < 1e-12);
+      y[i] = 0;
+    }
+  };
+  Buffer<double> step_room(attention_step_room<double>(Tq, Hq, Hk, d, dv)),
+      room(attention_decode_room<double>(Tq, Hq, Hk, Tk, d, dv, 3));
+  attention_step<double, double>(rule, call, cache, step_room.data());
+  same();
+  for (const int threads : {1, 2}) {
+    const Threads allowed(threads);
+    attention_decode<double, double>(rule, call, cache, room.data());
+    same();
+  }
+}
+
 TEST_CASE("bfloat16 rounds to the nearest, ties to even", "[core][bfloat16]") {
   REQUIRE(static_cast<float>(bfloat16(1.f)) == 1.f);
   REQUIRE(static_cast<float>(bfloat16(1.f + 0x1p-8f)) == 1.f);            // a tie: even is 1

@@ -212,6 +212,48 @@ TEST_CASE("Attention of two tokens by hand", "[kernel][attention]") {
   REQUIRE(lse[0] == Approx(0.707107).epsilon(1e-6));
 }
 
+TEST_CASE("Scores far from 0 have probabilities all the same", "[kernel][attention]") {
+  Case<float> c(20, 300, 2, 1, 8, 4);
+  Case<double> exact(20, 300, 2, 1, 8, 4);
+  for (std::size_t i = 0; i < c.q.size(); ++i) {  // the same bits to both
+    c.q[i] = std::round(c.q[i] * 16) * 64;
+    exact.q[i] = double(c.q[i]);
+  }
+  for (std::size_t i = 0; i < c.k.size(); ++i) {
+    c.k[i] = std::round(c.k[i] * 4);
+    exact.k[i] = double(c.k[i]);
+  }
+  c.rule.scale = 1;
+  exact.rule.scale = 1;
+  attention<float>(c.rule, std::span(&c.call, 1));
+  attention<double>(exact.rule, std::span(&exact.call, 1));
+  double largest = 0;
+  for (std::size_t i = 0; i < c.lse.size(); ++i) {
+    largest = std::max(largest, exact.lse[i]);
+    REQUIRE(double(c.lse[i]) == Approx(exact.lse[i]).epsilon(1e-6));
+  }
+  REQUIRE(largest > 1e4);
+  // A score of 10^4 is known to 10^-3 in float, and so is its probability.
+  const double known = 4e-7 * largest;
+  for (std::size_t i = 0; i < c.y.size(); ++i) {
+    REQUIRE(std::abs(double(c.y[i]) - exact.y[i]) < known);
+  }
+}
+
+TEST_CASE("A number added to all scores of a row moves its L alone", "[kernel][attention]") {
+  Case<double> c(5, 40, 2, 2, 4, 3);
+  c.check();
+  const auto y = c.y, lse = c.lse;
+  std::vector<double> bias(5 * 40);
+  for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = 100.0 * static_cast<double>(i / 40) - 200;
+  c.call.bias = bias.data();
+  attention<double>(c.rule, std::span(&c.call, 1));
+  for (std::size_t i = 0; i < y.size(); ++i) REQUIRE(std::abs(c.y[i] - y[i]) < 1e-12);
+  for (std::size_t i = 0; i < lse.size(); ++i) {
+    REQUIRE(c.lse[i] == Approx(lse[i] + bias[i / 2 * 40]).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("Attention has the same bits for any number of threads and any company",
           "[kernel][attention]") {
   Case<float> a(130, 700, 4, 2, 16, 16, 1), b(70, 90, 4, 2, 16, 16, 2);
