@@ -15,6 +15,7 @@
 ///     const AttentionMask prefix{.queries = 6, .keys = 6, .keep = bytes};
 ///     Masked only(prefix);                              // in training too
 
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -25,10 +26,19 @@ namespace limen::inline LIMEN_ABI {
 
 class AttentionEditor {
  public:
-  /// The next layer of this run.
+  /// The next layer of this run. False after an error: then there is no y.
   template <class Real>
-  void next(const AttentionRule<Real>& rule, std::span<const AttentionCall<Real>> calls) {
+  bool next(const AttentionRule<Real>& rule, std::span<const AttentionCall<Real>> calls) {
+#if LIMEN_EXCEPTIONS
     attend(layer_++, rule, calls);
+    return true;
+#else
+    auto earlier = std::exchange(last_error(), std::nullopt);
+    attend(layer_++, rule, calls);
+    if (last_error()) return false;
+    last_error() = std::move(earlier);
+    return true;
+#endif
   }
   /// Masks for the next layer: one for all sequences, or one for each. Empty: call `next`.
   std::span<const AttentionMask> next_masks() {

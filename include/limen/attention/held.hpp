@@ -210,20 +210,20 @@ Sequence<Real, N> of_new_rows(Sequence<Real, N> all, std::span<const SequenceRow
   return x;
 }
 
-/// The softmax, as the editor would have it.
+/// The softmax, as the editor would have it; false after an error.
 template <class Real>
-void let_edit(const Attending<Real>& how, std::span<const SequenceRows> sequences,
+bool let_edit(const Attending<Real>& how, std::span<const SequenceRows> sequences,
               MatrixView<const Real> q, MatrixView<const Real> k, MatrixView<const Real> v,
               MatrixView<Real> y, AttentionEditor& editor) {
   if (how.first > 0) {
     fail({"Attention with an editor", "no rows that are seen for ever", ".first"});
-    return;
+    return false;
   }
   PooledList<AttentionCall<Real>> calls(static_cast<Index>(sequences.size()));
   for (const auto& s : sequences) {
     calls.add(call_of<Real>(s, how.rule.query_heads, q, k, v, y, nullptr));
   }
-  editor.next(how.rule, calls.span());
+  return editor.next(how.rule, calls.span());
 }
 
 /// Tells P(token 0), which is attention to values that are 1 there and 0 elsewhere.

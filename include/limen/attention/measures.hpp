@@ -81,8 +81,8 @@ class AttentionMeasures final : public TapListener {
       layer.gates += rows.rows * rows.cols;
       for_each(rows, [&](Index, double g) {
         layer.gate_sum += g;
-        const auto bin = static_cast<Index>(g * static_cast<double>(bins));
-        ++layer.histogram[static_cast<std::size_t>(std::clamp(bin, Index{0}, bins - 1))];
+        const double bin = g > 0 ? std::min(g * bins, bins - 1.0) : 0;  // also of a NaN
+        ++layer.histogram[static_cast<std::size_t>(bin)];
         for (std::size_t i = 0; i < 4; ++i) layer.below[i] += g < thresholds[i] ? 1 : 0;
       });
     }

@@ -278,8 +278,10 @@ struct Attention {
     detail::gather_held(batch, c.sequences, c.k, c.v);
     detail::put_masks(masks, {c.sequences.data(), static_cast<std::size_t>(c.sequences.size())});
     if (editor != nullptr) {
-      detail::let_edit<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(), c.o.matrix(),
-                             *editor);
+      if (!detail::let_edit<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
+                                  c.o.matrix(), *editor)) {
+        return {};
+      }
     } else {
       detail::attend_batch<Real>(how, c.rows(), c.q.matrix(), c.k.matrix(), c.v.matrix(),
                                  c.o.matrix(), c.lse.data());
