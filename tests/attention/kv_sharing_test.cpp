@@ -213,6 +213,14 @@ TEST_CASE("A model shares keys through its Context, in the layers and runs that 
   share.restart();
   share.active = false;
   REQUIRE(rows(model.forward(x, from_rest(offsets, &run)), alone, T) < 1e-12);
+  // And no layer behind the last that shares.
+  const SharedKeysConfig only_first{.layout = layout, .masked = false, .last_layer = 0};
+  SharedKeys early(only_first), one(only_first);
+  Context early_run{.attention = &early}, one_run{.attention = &one};
+  const auto shared = model.layers[0].forward(x, from_rest(offsets, &one_run));
+  REQUIRE(rows(shared, middle, T) > 1e-3);
+  REQUIRE(rows(model.forward(x, from_rest(offsets, &early_run)),
+               model.layers[1].forward(shared, from_rest(offsets)), T) < 1e-12);
   share.active = true;
   share.restart();
   const Index odd[] = {0, T, T, 2 * T};

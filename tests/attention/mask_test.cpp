@@ -153,6 +153,47 @@ TEST_CASE("Sequences of a batch have masks of their own, there and back", "[atte
       together, apart);
 }
 
+namespace {
+
+/// Masks for the layer `only`; in others it asks what their number is.
+class OneLayer final : public AttentionEditor {
+ public:
+  OneLayer(Index layer, const AttentionMask& mask) : only_(layer), mask_(mask) {}
+  std::vector<Index> others;
+
+ private:
+  std::span<const AttentionMask> masks(Index layer) const override {
+    return {&mask_, layer == only_ ? std::size_t{1} : 0};
+  }
+  void attend(Index layer, const AttentionRule<double>& rule,
+              std::span<const AttentionCall<double>> calls) override {
+    others.push_back(layer);
+    attention<double>(rule, calls);
+  }
+  Index only_;
+  const AttentionMask& mask_;
+};
+
+}  // namespace
+
+TEST_CASE("An editor may have masks for some layers only", "[attention][mask]") {
+  Random random(13);
+  const auto model = Repeat<3, Residual<Heads>>::initialized(random);
+  const auto x = noise(8, 14);
+  const auto keep = documents(8, 4);
+  const AttentionMask mask{.queries = 8, .keys = 8, .keep = keep};
+  const Index together[] = {0, 8};
+  OneLayer second(1, mask);
+  Context run{.attention = &second};
+  const auto y = model.forward(x, from_rest(together, &run));
+  REQUIRE(second.others == std::vector<Index>{0, 2});
+  Masked masked(mask);
+  Context behind{.attention = &masked};
+  auto expected = model.layers[0].forward(x, from_rest(together));
+  expected = model.layers[1].forward(expected, from_rest(together, &behind));
+  REQUIRE(distance(y, model.layers[2].forward(expected, from_rest(together))) < 1e-12);
+}
+
 TEST_CASE("A mask of the wrong size is an error, before anything is written", "[attention][mask]") {
   Random random(8);
   const auto layer = Heads::initialized(random);

@@ -3,6 +3,8 @@
 #include <limen/compose/repeat.hpp>
 #include <limen/compose/tap.hpp>
 
+#include <limits>
+
 #include "../catch.hpp"
 
 using namespace limen;
@@ -35,6 +37,11 @@ TEST_CASE("Measures are those of a handful of numbers", "[attention][measures]")
   REQUIRE(near(layer.closed(), 0.75));
   REQUIRE(layer.histogram[45] == 1);
   REQUIRE(layer.histogram[0] == 2);
+
+  double beyond[] = {std::numeric_limits<double>::quiet_NaN(), -0.5, 1, 7};
+  measures.at("silu.gate", MatrixView<double>{beyond, 1, 4, 4});
+  REQUIRE(measures.layers()[1].histogram[0] == 2);
+  REQUIRE(measures.layers()[1].histogram[49] == 2);
 }
 
 TEST_CASE("A listener hears the probability of token 0, and changes nothing by listening",

@@ -14,7 +14,26 @@ constexpr GruConfig memory{.d_in = 5, .d_hidden = 8};
 constexpr LinearConfig head{.d_in = 8, .d_out = 3};
 using Model = Sequential<Gru<memory>, Linear<head>>;
 
+#if !LIMEN_EXCEPTIONS
+/// Where nothing is thrown, an error is an output without rows, and states stay as they were.
+bool errors_are_kept() {
+  constexpr AttentionConfig heads{.d_model = 4, .n_heads = 2, .capacity = 8};
+  using Heads = Attention<heads>;
+  Random random(2);
+  const auto layer = Heads::initialized(random);
+  auto edit = edit_maps([](Index, auto&) {});  // which wants sequences of one length
+  Context run{.attention = &edit};
+  Heads::State states[2] = {};
+  const Index ragged[] = {0, 2, 5};
+  const auto y = layer.forward(Sequence<float, 4>::zeros(5), {states, ragged, &run});
+  return y.rows() == 0 && states[0].seen == 0 && last_error().has_value();
+}
+#endif
+
 int main() {
+#if !LIMEN_EXCEPTIONS
+  if (!errors_are_kept()) return 5;
+#endif
   Random random(1);
   auto model = Model::initialized(random);
 
