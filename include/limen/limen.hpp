@@ -22,6 +22,7 @@
 #include <limen/attention/graph.hpp>
 #include <limen/attention/graph_attention.hpp>
 #include <limen/attention/graph_attention_v2.hpp>
+#include <limen/attention/graph_block.hpp>
 #include <limen/attention/head_norm.hpp>
 #include <limen/attention/held.hpp>
 #include <limen/attention/kv_cache.hpp>
@@ -146,6 +147,7 @@
 #include <limen/kernel/dispatch.hpp>
 #include <limen/kernel/dropout.hpp>
 #include <limen/kernel/edge_attention.hpp>
+#include <limen/kernel/edge_dot_attention.hpp>
 #include <limen/kernel/edge_scores.hpp>
 #include <limen/kernel/edge_softmax.hpp>
 #include <limen/kernel/erf.hpp>

@@ -1,11 +1,13 @@
 #include <limen/attention/graph_attention.hpp>
 #include <limen/attention/graph_attention_v2.hpp>
+#include <limen/attention/graph_block.hpp>
 
 #include <span>
 #include <vector>
 
 #include "../goldens/golden.hpp"
 #include "../goldens/graph_attention.hpp"
+#include "../goldens/graph_block.hpp"
 
 using namespace limen;
 
@@ -177,5 +179,52 @@ TEST_CASE("GraphAttentionV2 is GATv2Conv of PyTorch Geometric", "[attention][gra
                                       {att, d_att},
                                       {lin_edge_weight, d_lin_edge_weight},
                                       {bias, d_bias}});
+  }
+}
+
+TEST_CASE("GraphBlock is what its equations give in PyTorch", "[attention][graph][golden]") {
+  {
+    namespace g = goldens::graph::block_bare;
+    agrees<GraphBlock<GraphBlockConfig{.d_model = 4, .heads = 2, .widening = 1}>>(
+        {g::from, g::to}, {g::x, g::y, g::dy, g::dx},
+        {{g::norm_weight, g::d_norm_weight},
+         {g::norm_bias, g::d_norm_bias},
+         {g::q_weight, g::d_q_weight},
+         {g::q_bias, g::d_q_bias},
+         {g::k_weight, g::d_k_weight},
+         {g::k_bias, g::d_k_bias},
+         {g::v_weight, g::d_v_weight},
+         {g::v_bias, g::d_v_bias},
+         {g::ffn_norm_weight, g::d_ffn_norm_weight},
+         {g::ffn_norm_bias, g::d_ffn_norm_bias},
+         {g::ffn_in_weight, g::d_ffn_in_weight},
+         {g::ffn_in_bias, g::d_ffn_in_bias},
+         {g::ffn_out_weight, g::d_ffn_out_weight},
+         {g::ffn_out_bias, g::d_ffn_out_bias}});
+  }
+  {
+    namespace g = goldens::graph::block_edges;
+    agrees<GraphBlock<GraphBlockConfig{.d_model = 6, .heads = 3, .d_edge = 3, .widening = 2}>>(
+        {g::from, g::to, false, g::features, g::d_features}, {g::x, g::y, g::dy, g::dx},
+        {{g::norm_weight, g::d_norm_weight},
+         {g::norm_bias, g::d_norm_bias},
+         {g::edge_norm_weight, g::d_edge_norm_weight},
+         {g::edge_norm_bias, g::d_edge_norm_bias},
+         {g::q_weight, g::d_q_weight},
+         {g::q_bias, g::d_q_bias},
+         {g::k_weight, g::d_k_weight},
+         {g::k_bias, g::d_k_bias},
+         {g::v_weight, g::d_v_weight},
+         {g::v_bias, g::d_v_bias},
+         {g::edge_k_weight, g::d_edge_k_weight},
+         {g::edge_k_bias, g::d_edge_k_bias},
+         {g::edge_v_weight, g::d_edge_v_weight},
+         {g::edge_v_bias, g::d_edge_v_bias},
+         {g::ffn_norm_weight, g::d_ffn_norm_weight},
+         {g::ffn_norm_bias, g::d_ffn_norm_bias},
+         {g::ffn_in_weight, g::d_ffn_in_weight},
+         {g::ffn_in_bias, g::d_ffn_in_bias},
+         {g::ffn_out_weight, g::d_ffn_out_weight},
+         {g::ffn_out_bias, g::d_ffn_out_bias}});
   }
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """graph.py: what PyTorch and PyTorch Geometric compute for layers on graphs, in float64.
 
-    python tests/goldens/graph.py        writes graph_attention.hpp and graph_gman.hpp
+    python tests/goldens/graph.py        writes graph_{attention,block,gman}.hpp
 
 GATConv and GATv2Conv, with heads side by side or their mean, self loops put in or not, and features
 of edges. GMAN is in no library; it is written here from the equations of its paper
-(arXiv:1911.08415, 1 to 12), without batch norms.
+(arXiv:1911.08415, 1 to 12), without batch norms. The block of HPNet (arXiv:2404.06351) is written
+edge by edge.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import torch_geometric
 from torch_geometric.nn import GATConv, GATv2Conv
+from torch_geometric.utils import scatter, softmax
 
 torch.set_default_dtype(torch.float64)
 lines: list[str] = []
@@ -160,6 +162,46 @@ def gman(name: str, nodes, heads, d, blocks, ahead, slots, past, causal) -> None
     lines.append(f"}}  // namespace {name}")
 
 
+def block(name: str, nodes: int, count: int, d: int, heads: int, d_edge: int, wide: int) -> None:
+    edges = edges_of(nodes, count)
+    x, f = draw(nodes, d), draw(count, d_edge) if d_edge else None
+    p: dict[str, torch.Tensor] = {}
+
+    def norm(name: str, x):
+        width = x.shape[-1]
+        p[name + "_weight"], p[name + "_bias"] = draw(width), draw(width)
+        return F.layer_norm(x, [width], p[name + "_weight"], p[name + "_bias"])
+
+    def linear(name: str, x, wide: int):
+        p[name + "_weight"], p[name + "_bias"] = draw(wide, x.shape[-1], scale=0.5), draw(wide)
+        return F.linear(x, p[name + "_weight"], p[name + "_bias"])
+
+    n = norm("norm", x)
+    said = norm("edge_norm", f) if d_edge else None
+    q, k, v = (linear(name, n, d) for name in "qkv")
+    q, k, v = q[edges[1]], k[edges[0]], v[edges[0]]
+    if d_edge:
+        k = k + linear("edge_k", said, d)
+        v = v + linear("edge_v", said, d)
+    split = (count, heads, d // heads)
+    s = (q.reshape(split) * k.reshape(split)).sum(-1) / math.sqrt(d // heads)
+    w = softmax(s, edges[1], num_nodes=nodes)
+    read = scatter((w[..., None] * v.reshape(split)).reshape(count, d), edges[1], 0, nodes)
+    u = n + read
+    y = u + linear("ffn_out", F.relu(linear("ffn_in", norm("ffn_norm", u), wide * d)), d)
+    dy = draw(*y.shape).detach()
+    wanted = [x, *([f] if d_edge else []), *p.values()]
+    slopes = list(torch.autograd.grad(y, wanted, dy))
+    lines.append(f"\nnamespace {name} {{")
+    write({"from": edges[0], "to": edges[1]}, "int")
+    write({"x": x, "y": y, "dy": dy, "dx": slopes.pop(0)})
+    if d_edge:
+        write({"features": f, "d_features": slopes.pop(0)})
+    write(p)
+    write({"d_" + key: s for key, s in zip(p, slopes, strict=True)})
+    lines.append(f"}}  // namespace {name}")
+
+
 def begin(seed: int, made_with: str) -> None:
     torch.manual_seed(seed)
     lines[:] = [
@@ -190,3 +232,8 @@ gman("gman_least", 1, 1, 1, 1, 1, 2, past=1, causal=False)
 gman("gman_small", 3, 2, 3, 1, 2, 5, past=4, causal=False)
 gman("gman_deep", 5, 3, 2, 2, 3, 9, past=6, causal=True)
 finish("gman")
+
+begin(33, f" and PyTorch Geometric {torch_geometric.__version__}")
+block("block_bare", 5, 12, 4, 2, 0, wide=1)
+block("block_edges", 7, 20, 6, 3, 3, wide=2)
+finish("block")
