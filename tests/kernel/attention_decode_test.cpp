@@ -89,6 +89,7 @@ TEST_CASE("A few queries against a cache are attention", "[kernel][attention]") 
       compare<float, float>(rule, Tq, Tk, 16, 16, 2e-5);
       compare<float, float>(rule, Tq, Tk, 5, 70, 2e-5);
       compare<float, bfloat16>(rule, Tq, Tk, 37, 19, 2e-5);
+      compare<float, bfloat16>(rule, Tq, Tk, 64, 70, 2e-5);
       rule.window = 40;
       rule.sinks = sinks;
       rule.slopes = slopes;

@@ -166,6 +166,11 @@ TEMPLATE_TEST_CASE("Masks, windows, biases, caps and sinks", "[kernel][attention
     c.call.bias_head = Tq * Tk;
     c.check();
   }
+  SECTION("a soft-cap of scores with their bias") {
+    c.call.bias = bias.data();
+    c.rule.soft_cap = 2;
+    c.check();
+  }
   SECTION("a mask for all heads, one for each, and one of blocks") {
     c.call.keep = keep.data();
     c.check();
