@@ -18,6 +18,7 @@
 #include <limen/attention/gated_attention_unit.hpp>
 #include <limen/attention/gman.hpp>
 #include <limen/attention/gman_block.hpp>
+#include <limen/attention/gman_embedding.hpp>
 #include <limen/attention/gman_parts.hpp>
 #include <limen/attention/graph.hpp>
 #include <limen/attention/graph_attention.hpp>

@@ -19,9 +19,8 @@
 
 #include <array>
 #include <cmath>
-#include <string>
 
-#include <limen/attention/gman_parts.hpp>
+#include <limen/attention/gman_embedding.hpp>
 
 namespace limen::inline LIMEN_ABI {
 
@@ -34,7 +33,7 @@ struct Gman {
   static_assert(C.slots > 0, "Gman: .slots must say how many steps a day has");
 
   static constexpr GmanConfig config = C;
-  static constexpr Index N = C.nodes, D = C.d(), Days = 7, in = N + 2, out = N;
+  static constexpr Index N = C.nodes, D = C.d(), Days = 7, Slots = C.slots, in = N + 2, out = N;
   using Scalar = real_of<S>;
   using Real = Scalar;
   template <class T>
@@ -44,9 +43,9 @@ struct Gman {
   using Stack = detail::BlockStack<Block, C.blocks>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
-  Tensor<Real, N, D> nodes;               ///< S
-  Two node_fc;                            ///< FC of S
-  Tensor<Real, Days + C.slots, D> times;  ///< first half of FC of days and slots: a row for each
+  Tensor<Real, N, D> nodes;             ///< S
+  Two node_fc;                          ///< FC of S
+  Tensor<Real, Days + Slots, D> times;  ///< first half of FC of days and slots: a row for each
   Tensor<Real, D> times_bias;
   Linear<LinearConfig{D, D}, S> times_out;  ///< its second half
   detail::TwoLinear<1, D, D, S> input;
@@ -81,7 +80,7 @@ struct Gman {
     Gman layer;
     fill_normal(layer.nodes, 1, random);
     detail::start_two(layer.node_fc, random);
-    fill_uniform(layer.times, std::sqrt(6 / static_cast<double>(Days + C.slots + D)), random);
+    fill_uniform(layer.times, std::sqrt(6 / static_cast<double>(Days + Slots + D)), random);
     detail::start_linear(layer.times_out.weight, random);
     detail::start_two(layer.input, random);
     for (Block& block : layer.encoder.at) block = Block::initialized(random);
@@ -117,10 +116,8 @@ struct Gman {
   struct Cache {
     Index rows = 0;
     detail::GmanPlan plan;
-    Buffer<Index> when;  ///< [T][2]: rows of `times`
-    detail::cache_of<Two> node_fc, transform;
-    Sequence<Real, D> time_h;  ///< [T x D], behind relu
-    detail::cache_of<Linear<LinearConfig{D, D}, S>> times_out;
+    typename detail::GmanEmbedding<Gman>::Cache places;
+    detail::cache_of<Two> transform;
     detail::cache_of<detail::TwoLinear<1, D, D, S>> input;
     std::array<detail::cache_of<Block>, std::size_t{C.blocks}> encoder, decoder;
     Sequence<Real, D> e_past, e_future, x;  ///< x: the last of the encoder
@@ -140,8 +137,7 @@ struct Gman {
     return run(SequenceView<Real, in>(x), batch, cache, through);
   }
 
-  /// Back through decoder, heads and encoder. e has its share in every block and in q and k; what
-  /// it gathers is summed over nodes for the times, over times for the nodes.
+  /// Back through decoder, heads and encoder. e has its share in every block and in q and k.
   Sequence<Real, in> backward(SequenceView<Real, out> dy, Batch<State>, const Cache& c,
                               Gman& gradient) const
     requires(!is_prepared<S>)
@@ -150,7 +146,8 @@ struct Gman {
     const FlushDenormals guard;
     const auto past = batch_of(c.plan.past), future = batch_of(c.plan.future);
     Sequence<Real, 1> d(c.e_future.rows());
-    each_value(c.plan.future_row, [&](Index i, Index t, Index n) { d(i, 0) = dy(t, n); });
+    detail::each_value(c.plan.future_row, N,
+                       [&](Index i, Index t, Index n) { d(i, 0) = dy(t, n); });
     auto dx = output.backward(d, {}, c.output, gradient.output);
     Sequence<Real, D> de_future = Sequence<Real, D>::zeros(dx.rows());
     blocks_back(decoder, c.decoder, gradient.decoder, future, dx, de_future);
@@ -173,9 +170,10 @@ struct Gman {
     dx = linear_input_gradient<Real, D, D>(dv, v_proj);
     blocks_back(encoder, c.encoder, gradient.encoder, past, dx, de_past);
     const auto d_values = input.backward(dx, {}, c.input, gradient.input);
-    places_back(c, de_past, de_future, gradient);
+    places().back(c.plan, c.places, de_past, de_future, gradient);
     auto result = Sequence<Real, in>::zeros(c.rows);
-    each_value(c.plan.past_row, [&](Index i, Index t, Index n) { result(t, n) = d_values(i, 0); });
+    detail::each_value(c.plan.past_row, N,
+                       [&](Index i, Index t, Index n) { result(t, n) = d_values(i, 0); });
     return result;
   }
 
@@ -185,46 +183,22 @@ struct Gman {
     r.query_heads = r.key_heads = C.heads;
     return r;
   }
+  detail::GmanEmbedding<Gman> places() const { return {*this}; }
   static Batch<State> batch_of(const Buffer<Index>& offsets) {
     return Batch<State>(detail::GmanPlan::offsets(offsets));
-  }
-
-  /// f(i, t, n): row i of steps and nodes is node n in row t of x.
-  template <class F>
-  static void each_value(const Buffer<Index>& rows, F&& f) {
-    for (Index s = 0; s < rows.size(); ++s) {
-      for (Index n = 0; n < N; ++n) f(s * N + n, rows[s], n);
-    }
-  }
-
-  /// Reports and says no if a day or slot is none.
-  bool read_times(SequenceView<Real, in> x, Buffer<Index>& when) const {
-    when = Buffer<Index>(2 * x.rows());
-    for (Index t = 0; t < x.rows(); ++t) {
-      for (Index k = 0; k < 2; ++k) {
-        const Index most = k == 0 ? Days : C.slots;
-        const Real value = x(t, N + k);
-        const bool sound = value >= 0 && value < static_cast<Real>(most);
-        when[2 * t + k] = sound ? static_cast<Index>(value) : 0;
-        if (sound && static_cast<Real>(when[2 * t + k]) == value) continue;
-        fail({std::string(k == 0 ? "Gman: day" : "Gman: slot") + " of row " + std::to_string(t),
-              "a whole number from 0 to " + std::to_string(most - 1), std::to_string(value)});
-        return false;
-      }
-    }
-    return true;
   }
 
   template <class Through>
   Sequence<Real, out> run(SequenceView<Real, in> x, const Batch<State>& batch, Cache& c,
                           Through through) const {
-    if (!batch.fits(x.rows()) || !read_times(x, c.when)) return {};
+    if (!batch.fits(x.rows()) || !places().read_times(x, c.places)) return {};
     c.rows = x.rows();
     c.plan = detail::GmanPlan(N, C.horizon, batch, x.rows());
     const auto past = batch_of(c.plan.past), future = batch_of(c.plan.future);
-    places(c, through);
+    places().run(c.plan, c.places, through, c.e_past, c.e_future);
     Sequence<Real, 1> values(c.e_past.rows());
-    each_value(c.plan.past_row, [&](Index i, Index t, Index n) { values(i, 0) = x(t, n); });
+    detail::each_value(c.plan.past_row, N,
+                       [&](Index i, Index t, Index n) { values(i, 0) = x(t, n); });
     c.x = through(input, std::move(values), past, c.input);
     for (std::size_t l = 0; l < encoder.at.size(); ++l) {
       c.x = through(encoder.at[l], beside(c.x, c.e_past), past, c.encoder[l]);
@@ -243,65 +217,9 @@ struct Gman {
     }
     const auto foretold = through(output, std::move(h), future, c.output);
     auto y = Sequence<Real, out>::zeros(x.rows());
-    each_value(c.plan.future_row, [&](Index i, Index t, Index n) { y(t, n) = foretold(i, 0); });
+    detail::each_value(c.plan.future_row, N,
+                       [&](Index i, Index t, Index n) { y(t, n) = foretold(i, 0); });
     return y;
-  }
-
-  /// e of all rows and nodes.
-  template <class Through>
-  void places(Cache& c, Through& through) const {
-    Sequence<Real, D> all(N);
-    copy_rows(nodes.matrix(), all.matrix());
-    const auto where = through(node_fc, std::move(all), Batch<State>(), c.node_fc);
-    c.time_h = Sequence<Real, D>(c.rows);
-    for (Index t = 0; t < c.rows; ++t) {
-      const Real* const day = times.data() + c.when[2 * t] * D;
-      const Real* const slot = times.data() + (Days + c.when[2 * t + 1]) * D;
-      Real* const to = c.time_h.row_data(t);
-      simd::for_each<Real>(D, [&](Index i, auto load, auto store) {
-        const auto sum = load(day + i) + load(slot + i) + load(times_bias.data() + i);
-        store(to + i, activate<Activation::relu>(sum));
-      });
-    }
-    const auto when = through(times_out, Sequence<Real, D>(c.time_h), Batch<State>(), c.times_out);
-    const auto sum = [&](const Buffer<Index>& rows) {
-      Sequence<Real, D> e(rows.size() * N);
-      each_value(rows, [&](Index i, Index t, Index n) {
-        const Real *const a = where.data() + n * D, *const b = when.data() + t * D;
-        simd::for_each<Real>(D, [&](Index k, auto load, auto store) {
-          store(e.row_data(i) + k, load(a + k) + load(b + k));
-        });
-      });
-      return e;
-    };
-    c.e_past = sum(c.plan.past_row);
-    c.e_future = sum(c.plan.future_row);
-  }
-
-  void places_back(const Cache& c, const Sequence<Real, D>& de_past,
-                   const Sequence<Real, D>& de_future, Gman& gradient) const {
-    auto d_where = Sequence<Real, D>::zeros(N), d_when = Sequence<Real, D>::zeros(c.rows);
-    const auto gather = [&](const Buffer<Index>& rows, const Sequence<Real, D>& de) {
-      each_value(rows, [&](Index i, Index t, Index n) {
-        const Real* const from = de.data() + i * D;
-        simd::for_each<Real>(D, [&](Index k, auto load, auto store) {
-          store(d_where.row_data(n) + k, load(d_where.row_data(n) + k) + load(from + k));
-          store(d_when.row_data(t) + k, load(d_when.row_data(t) + k) + load(from + k));
-        });
-      });
-    };
-    gather(c.plan.past_row, de_past);
-    gather(c.plan.future_row, de_future);
-    const auto ds = node_fc.backward(d_where, {}, c.node_fc, gradient.node_fc);
-    add_rows(ds.matrix(), gradient.nodes.matrix());
-    auto dh = times_out.backward(d_when, {}, c.times_out, gradient.times_out);
-    detail::relu_backward(c.time_h.data(), dh.data(), dh.size());
-    add_bias_gradient<Real, D>(dh, gradient.times_bias);
-    for (Index t = 0; t < c.rows; ++t) {
-      const auto row = std::as_const(dh).matrix().middle_rows(t, 1);
-      add_rows(row, gradient.times.matrix().middle_rows(c.when[2 * t], 1));
-      add_rows(row, gradient.times.matrix().middle_rows(Days + c.when[2 * t + 1], 1));
-    }
   }
 
   /// [x ‖ e]

@@ -78,8 +78,8 @@ struct GmanBlock {
   /// [x ‖ e] [T N x 2 D] -> y [T N x D]
   Sequence<Real, D> forward(SequenceView<Real, in> x, Batch<State> batch) const {
     const FlushDenormals guard;
+    if (!detail::whole_steps(C.nodes, batch, x.rows())) return {};
     const auto hs = spatial.forward(x, batch), ht = temporal.forward(x, batch);
-    if (hs.rows() != x.rows() || ht.rows() != x.rows()) return {};
     auto y = output.forward(fused(hs, ht, gate(hs, ht)), {});
     add_x(x, y);
     return y;
@@ -104,9 +104,9 @@ struct GmanBlock {
     requires(!is_prepared<S>)
   {
     const FlushDenormals guard;
+    if (!detail::whole_steps(C.nodes, batch, x.rows())) return {};
     c.hs = spatial.forward(Sequence<Real, in>(x), batch, c.spatial);
     c.ht = temporal.forward(Sequence<Real, in>(x), batch, c.temporal);
-    if (c.hs.rows() != x.rows() || c.ht.rows() != x.rows()) return {};
     c.z = gate(c.hs, c.ht);
     auto y = output.forward(fused(c.hs, c.ht, c.z), {}, c.output);
     add_x(x, y);

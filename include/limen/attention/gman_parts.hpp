@@ -59,6 +59,14 @@ struct GmanPlan {
   }
 };
 
+/// f(i, t, n): row i of the nodes of some steps is node n in row t of x.
+template <class F>
+void each_value(const Buffer<Index>& steps, Index nodes, F&& f) {
+  for (Index s = 0; s < steps.size(); ++s) {
+    for (Index n = 0; n < nodes; ++n) f(s * nodes + n, steps[s], n);
+  }
+}
+
 /// The batch of a part: the rows, unless the part looks at each row by itself.
 template <class L>
 Batch<typename L::State> rows_for(const Batch<NoState>& rows) {
