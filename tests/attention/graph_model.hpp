@@ -1,13 +1,17 @@
 #pragma once
-/// @file  A layer along edges as a layer by itself, so that it can be asked for the laws: it makes
-/// a graph for each sequence, from the number of its rows alone.
+/// @file  What the tests of layers along edges share: such a layer as a layer by itself, so that it
+/// can be asked for the laws (it makes a graph for each sequence, from the number of its rows
+/// alone), and runs on a graph.
 
 #include <limen/attention/graph.hpp>
+#include <limen/check.hpp>
 #include <limen/compose/parts.hpp>
 
 #include <cmath>
 #include <memory>
 #include <vector>
+
+#include "../catch.hpp"
 
 namespace graphs {
 
@@ -132,5 +136,38 @@ struct OnGraph {
     return layer.backward(dy, batch, cache.inner, gradient.layer);
   }
 };
+
+/// The layer is not causal; making a graph asks for memory, running it does not.
+template <class L, Kind K>
+void keeps_the_laws() {
+  static_assert(check::names_every_member<L>);
+  const auto hold = [](auto scalar) {
+    check::Options options{.causal = false};
+    if (sizeof(scalar) == 4) options.slope = 0.25;  // steps of 1e-2 cross the kink of LeakyReLU
+    Random random(3);
+    using Scalar = decltype(scalar);
+    const auto model = OnGraph<typename L::template with_scalar<Scalar>, K>::initialized(random);
+    const auto report = check::laws(model, options);
+    INFO(report.text());
+    REQUIRE(report.ok());
+    REQUIRE(report.checks > 0);
+  };
+  hold(double());
+  hold(float());
+}
+
+template <Index D>
+Sequence<double, D> noise(Index rows, Random& random) {
+  Sequence<double, D> x(rows);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = random.normal();
+  return x;
+}
+
+template <class L>
+Sequence<double, L::out> on(const L& layer, SequenceView<double, L::in> x, const GraphRun& run) {
+  Context c{.graph = &run};
+  const Index offsets[] = {0, x.rows()};
+  return layer.forward(x, from_rest(offsets, &c));
+}
 
 }  // namespace graphs

@@ -61,20 +61,20 @@ struct RunEdges {
 
   bool kept(Index place) const { return keep.size() == 0 || keep[place] != 0; }
 
-  /// Reports and says no if the run has no graph that fits.
+  /// Reports, says no and stays as it was if the run has no graph that fits.
   bool find(const Batch<NoState>& batch, Index rows, const GraphAttentionConfig& c) {
     if (!batch.fits(rows)) return false;
     const GraphRun* const run = batch.context != nullptr ? batch.context->graph : nullptr;
     if (run == nullptr || run->graph == nullptr) {
       return no("graph", "one in the Context of the run", "none");
     }
-    graph = run->graph;
-    const Index nodes = graph->nodes();
-    if (graph->sources() != nodes) {
+    const Graph& found = *run->graph;
+    const Index nodes = found.nodes();
+    if (found.sources() != nodes) {
       return no("graph", "edges among one kind of nodes",
-                number(graph->sources()) + " sources and " + number(nodes) + " nodes");
+                number(found.sources()) + " sources and " + number(nodes) + " nodes");
     }
-    snapshots = 1;
+    Index times = 1;
     if (rows != nodes) {
       for (Index b = 0; b < batch.count(); ++b) {
         const Index length = batch.end(b, rows) - batch.begin(b);
@@ -83,13 +83,13 @@ struct RunEdges {
                     number(length));
         }
       }
-      snapshots = nodes > 0 ? rows / nodes : 1;
+      times = nodes > 0 ? rows / nodes : 1;
     }
-    if (c.relations > 0 && graph->types() > c.relations) {
-      return no("types of edges", "at most " + number(c.relations), number(graph->types()));
+    if (c.relations > 0 && found.types() > c.relations) {
+      return no("types of edges", "at most " + number(c.relations), number(found.types()));
     }
     const auto& values = run->template values<Real>();
-    const Index given = graph->given();
+    const Index given = found.given();
     if (!run->keep.empty() && static_cast<Index>(run->keep.size()) != given) {
       return no("keep", number(given) + " edges", number(static_cast<Index>(run->keep.size())));
     }
@@ -102,6 +102,8 @@ struct RunEdges {
       return no("gradient of features of edges", shape(given, c.d_edge),
                 shape(values.d_features.rows, values.d_features.cols));
     }
+    graph = &found;
+    snapshots = times;
     sort(*run, values, c.d_edge);
     return true;
   }

@@ -97,7 +97,7 @@ struct GraphAttention {
   {
     const FlushDenormals guard;
     auto y = run(SequenceView<Real, F>(x), batch, cache, &cache.p);
-    cache.x = std::move(x);
+    if (y.rows() == x.rows()) cache.x = std::move(x);
     return y;
   }
 

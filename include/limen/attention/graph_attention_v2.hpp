@@ -91,7 +91,7 @@ struct GraphAttentionV2 {
   {
     const FlushDenormals guard;
     auto y = run(SequenceView<Real, F>(x), batch, cache, &cache.p);
-    cache.x = std::move(x);
+    if (y.rows() == x.rows()) cache.x = std::move(x);
     return y;
   }
 
