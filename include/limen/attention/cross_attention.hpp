@@ -154,8 +154,7 @@ struct CrossAttention {
     requires(!is_prepared<S>)
   {
     const FlushDenormals guard;
-    if (!project(x, context, batch, contexts, c)) return {};
-    if (!attend<true>(batch, c)) return {};
+    if (!attend<true>(x, context, batch, contexts, c)) return {};
     auto y = output(c.o);
     c.x = std::move(x);
     c.context = std::move(context);
@@ -167,8 +166,7 @@ struct CrossAttention {
                             Batch<NoState> batch, Batch<NoState> contexts) const {
     const FlushDenormals guard;
     Cache c;
-    if (!project(x, context, batch, contexts, c)) return {};
-    if (!attend<false>(batch, c)) return {};
+    if (!attend<false>(x, context, batch, contexts, c)) return {};
     return output(std::move(c.o));
   }
 
@@ -180,7 +178,9 @@ struct CrossAttention {
                                    Edit&& edit) const {
     const FlushDenormals guard;
     Cache c;
-    if (!project(x, context, batch, contexts, c)) return {};
+    if (!detail::contexts_fit(batch, x.rows(), contexts, context.rows())) return {};
+    c.sequences = detail::rows_with_contexts(batch, x.rows(), contexts, context.rows());
+    project(x, context, c);
     if (!detail::attend_edited<Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
                                      c.v.matrix(), c.o.matrix(), edit)) {
       return {};
@@ -227,14 +227,6 @@ struct CrossAttention {
   }
 
  private:
-  /// o of the cache; `Keep`: for backward.
-  template <bool Keep>
-  bool attend(const Batch<NoState>& batch, Cache& c) const {
-    return detail::attend_contexts<Keep, Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
-                                               c.v.matrix(), c.o.matrix(), c.lse.data(),
-                                               detail::editor_of(batch));
-  }
-
   detail::Attending<Real> attending() const noexcept {
     detail::Attending<Real> a;
     a.rule.query_heads = H;
@@ -250,17 +242,27 @@ struct CrossAttention {
     }
   }
 
-  /// q, k, v and which rows of them belong together.
-  bool project(SequenceView<Real, D> x, SequenceView<Real, N> context, const Batch<NoState>& batch,
-               const Batch<NoState>& contexts, Cache& c) const {
-    if (!detail::contexts_fit(batch, x.rows(), contexts, context.rows())) return false;
+  /// q, k and v, and room for what is read.
+  void project(SequenceView<Real, D> x, SequenceView<Real, N> context, Cache& c) const {
     c.q = linear(x, q_proj, data_or_null(q_bias));
     c.k = linear(context, k_proj, data_or_null(k_bias));
     c.v = linear(context, v_proj, data_or_null(v_bias));
     c.o = Sequence<Real, H * d>(x.rows());
-    c.lse = Buffer<Real>(x.rows() * H);
-    c.sequences = detail::rows_with_contexts(batch, x.rows(), contexts, context.rows());
     for (const auto& s : rows(c)) add_offsets(0, c.k.matrix().middle_rows(s.key, s.keys));
+  }
+  /// What the heads read. After an error, false, and the cache is as it was. `Keep`: for backward.
+  template <bool Keep>
+  bool attend(SequenceView<Real, D> x, SequenceView<Real, N> context, const Batch<NoState>& batch,
+              const Batch<NoState>& contexts, Cache& c) const {
+    if (!detail::contexts_fit(batch, x.rows(), contexts, context.rows())) return false;
+    auto sequences = detail::rows_with_contexts(batch, x.rows(), contexts, context.rows());
+    AttentionEditor* editor = detail::editor_of(batch);
+    if (!detail::put_masks_of<Keep>(editor, sequences, H)) return false;
+    c.sequences = std::move(sequences);
+    c.lse = Buffer<Real>(Keep ? x.rows() * H : 0);
+    project(x, context, c);
+    detail::attend_contexts<Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
+                                  c.v.matrix(), c.o.matrix(), c.lse.data(), editor);
     return true;
   }
   static std::span<const detail::SequenceRows> rows(const Cache& c) {

@@ -42,28 +42,34 @@ inline Buffer<SequenceRows> rows_with_contexts(const Batch<NoState>& batch, Inde
   return sequences;
 }
 
-/// y as masks or an editor would have it; false after an error. `Keep`: for backward.
-template <bool Keep, class Real>
-bool attend_contexts(const Attending<Real>& how, Buffer<SequenceRows>& rows,
-                     MatrixView<const Real> q, MatrixView<const Real> k, MatrixView<const Real> v,
-                     MatrixView<Real> y, Real* lse, AttentionEditor* editor) {
+/// Gives the rows their masks, and then needs no editor; false after an error. `Keep`: for
+/// backward.
+template <bool Keep>
+bool put_masks_of(AttentionEditor*& editor, Buffer<SequenceRows>& rows, Index heads) {
   const std::span<SequenceRows> sequences(rows.data(), static_cast<std::size_t>(rows.size()));
   const auto masks = masks_of(editor);
-  if (!masks_fit(masks, sequences, how.rule.query_heads)) return false;
-  if (editor == nullptr || !masks.empty()) {
-    put_masks(masks, sequences);
-    attend_batch<Real>(how, sequences, q, k, v, y, lse);
-    return true;
-  }
-  if (Keep) {
-    fail({"CrossAttention with an editor", "inference", "training"});
-    return false;
-  }
-  let_edit<Real>(how, sequences, q, k, v, y, *editor);
-  return true;
+  if (!masks_fit(masks, sequences, heads)) return false;
+  put_masks(masks, sequences);
+  if (!masks.empty()) editor = nullptr;
+  if (!Keep || editor == nullptr) return true;
+  fail({"CrossAttention with an editor", "inference", "training"});
+  return false;
 }
 
-/// The same of contexts that are states, joined.
+/// y as masks, which the rows have, or an editor would have it.
+template <class Real>
+void attend_contexts(const Attending<Real>& how, const Buffer<SequenceRows>& rows,
+                     MatrixView<const Real> q, MatrixView<const Real> k, MatrixView<const Real> v,
+                     MatrixView<Real> y, Real* lse, AttentionEditor* editor) {
+  const std::span sequences(rows.data(), static_cast<std::size_t>(rows.size()));
+  if (editor == nullptr) {
+    attend_batch<Real>(how, sequences, q, k, v, y, lse);
+  } else {
+    let_edit<Real>(how, sequences, q, k, v, y, *editor);
+  }
+}
+
+/// The same of contexts that are states, joined; false after an error.
 template <class Real, class State>
 bool attend_joined(const Attending<Real>& how, const Batch<State>& batch, MatrixView<const Real> q,
                    MatrixView<Real> y) {
@@ -75,6 +81,8 @@ bool attend_joined(const Attending<Real>& how, const Batch<State>& batch, Matrix
     sequences[b] = {row, batch.end(b, q.rows) - row, keys, held, 0};
     keys += held;
   }
+  AttentionEditor* editor = editor_of(batch);
+  if (!put_masks_of<false>(editor, sequences, how.rule.query_heads)) return false;
   Buffer<Real> key_space(keys * width), value_space(keys * width);
   const MatrixView<Real> k{key_space.data(), keys, width, width},
       v{value_space.data(), keys, width, width};
@@ -82,10 +90,11 @@ bool attend_joined(const Attending<Real>& how, const Batch<State>& batch, Matrix
     const auto& s = sequences[b];
     batch[b].gather(k.middle_rows(s.key, s.keys), v.middle_rows(s.key, s.keys));
   }
-  return attend_contexts<false, Real>(how, sequences, q, k, v, y, nullptr, editor_of(batch));
+  attend_contexts<Real>(how, sequences, q, k, v, y, nullptr, editor);
+  return true;
 }
 
-/// y, which is 0, of rows that read states; a batch without states leaves it.
+/// y, which is 0, of rows that read states; a batch without states leaves it. False after an error.
 template <class Real, class State>
 bool attend_states(const Attending<Real>& how, const Batch<State>& batch, MatrixView<const Real> q,
                    MatrixView<Real> y) {
