@@ -217,6 +217,28 @@ TEST_CASE("Attention of two tokens by hand", "[kernel][attention]") {
   REQUIRE(lse[0] == Approx(0.707107).epsilon(1e-6));
 }
 
+TEST_CASE("A sink and a soft-cap by hand", "[kernel][attention]") {
+  const double q[] = {1}, k[] = {1, 0}, v[] = {2, 4}, sink[] = {0};
+  double y[1], lse[1];
+  AttentionCall<double> call;
+  call.q = {q, 1, 1, 1};
+  call.k = {k, 2, 1, 1};
+  call.v = {v, 2, 1, 1};
+  call.y = {y, 1, 1, 1};
+  call.lse = lse;
+  AttentionRule<double> rule{.scale = 1, .sinks = sink};
+  attention<double>(rule, std::span(&call, 1));
+  REQUIRE(y[0] == Approx(2).epsilon(1e-6));  // 0.576117 of 2 and 0.211942 of 4
+  REQUIRE(lse[0] == Approx(1.551445).epsilon(1e-6));
+  rule.sinks = nullptr;
+  rule.scale = 3;
+  rule.soft_cap = 2;
+  call.k.rows = call.v.rows = 1;
+  attention<double>(rule, std::span(&call, 1));
+  REQUIRE(y[0] == 2);
+  REQUIRE(lse[0] == Approx(1.810297).epsilon(1e-6));  // 2 tanh(3 / 2)
+}
+
 TEST_CASE("Scores far from 0 have probabilities all the same", "[kernel][attention]") {
   Case<float> c(20, 300, 2, 1, 8, 4);
   Case<double> exact(20, 300, 2, 1, 8, 4);

@@ -61,6 +61,10 @@ struct AttentionChecks {
   static_assert(C.n_heads % C.kv_heads() == 0, "Attention: .n_kv_heads must divide .n_heads");
   static_assert(C.d_head > 0 || C.d_model % C.n_heads == 0,
                 "Attention: .n_heads must divide .d_model, or .d_head be given");
+  static_assert(C.n_kv_heads >= 0 && C.d_head >= 0 && C.capacity >= 0 && C.window >= 0 &&
+                    C.first >= 0 && C.rollback >= 0,
+                "Attention: a number of heads, channels or tokens is not negative");
+  static_assert(C.norm_eps > 0, "Attention: .norm_eps must be positive");
   static_assert(!C.causal || C.window > 0 || C.capacity > 0,
                 "Attention: .capacity must say how many tokens a state has room for");
   static_assert(C.first == 0 || (C.causal && C.window > 0),

@@ -84,7 +84,7 @@ RopeRule rope_rule() noexcept {
   constexpr Index R = C.width > 0 ? C.width : d;
   static_assert(R % 2 == 0 && R <= d && R <= 2 * most_rope_pairs,
                 "rope: .width must be even, at most a head wide");
-  static_assert(C.factor > 0, "rope: .factor must be positive");
+  static_assert(C.factor > 0 && C.trained > 0, "rope: .factor and .trained must be positive");
   static constexpr RopeConfig config = C;
   const bool longer = config.scaling == RopeScaling::yarn && config.factor > 1;
   const double scale =
