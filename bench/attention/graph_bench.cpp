@@ -3,6 +3,7 @@
 
 #include <limen/attention/graph_attention.hpp>
 #include <limen/attention/graph_attention_v2.hpp>
+#include <limen/attention/graph_block.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -63,8 +64,10 @@ void add(const std::string& name, Index heads, bool backward, int threads) {
     } else {
       for (auto _ : run) benchmark::DoNotOptimize(layer.forward(x, batch).data());
     }
-    const double products = 2.0 * nodes * width * width * (name == "gatv2" ? 2 : 1);
-    const double along = (name == "gatv2" ? 7.0 : 2.0) * edges * width;
+    // Matrices of width x width that a row meets; flops of a number of an edge.
+    const double matrices = name == "block" ? 11 : (name == "gatv2" ? 2 : 1);
+    const double along = (name == "block" ? 4.0 : (name == "gatv2" ? 7.0 : 2.0)) * edges * width;
+    const double products = 2.0 * nodes * width * width * matrices;
     run.counters["work"] = (backward ? 2 : 1) * (products + along);
     run.counters["threads"] = threads;
   })->UseRealTime();
@@ -109,6 +112,10 @@ void add_layers() {
   add_layers<4>();
   add_layers<1>();
   add_layers<8>();
+  using Block = GraphBlock<GraphBlockConfig{.d_model = width, .heads = 4}>;
+  for (const int threads : {1, 2}) {
+    for (const bool backward : {false, true}) add<Block>("block", 4, backward, threads);
+  }
   for (const Index heads : {1, 4}) {
     add_softmax(heads, false, 1);
     add_softmax(heads, true, 1);
