@@ -156,3 +156,34 @@ TEST_CASE("Not even a NaN has a dot product along an edge that is not kept", "[k
     for (const double value : *x) REQUIRE(std::isfinite(value));
   }
 }
+
+TEST_CASE("A NaN is no gradient of an edge that is not kept", "[kernel][graph]") {
+  Random random(3);
+  Case c(2, 3, random);
+  // Of the edges to node 0 those from node 1 are not kept; the one from node 3 brings a NaN.
+  const Index start = c.graph.starts(0);
+  REQUIRE(c.graph.degree(0) == 3);
+  for (Index p = start; p < start + 3; ++p) {
+    c.keep[static_cast<std::size_t>(p)] = c.graph.from()[p] == 3;
+  }
+  c.k[static_cast<std::size_t>(3 * c.W)] = std::numeric_limits<double>::quiet_NaN();
+  const auto size = static_cast<std::size_t>(Case::snapshots * Case::nodes * c.W);
+  Numbers y(size), down(size, 1);
+  Numbers p(static_cast<std::size_t>(Case::snapshots * c.graph.edges() * c.H));
+  edge_dot_attention<double>(c.call(), p.data(), c.rows_of(y));
+  REQUIRE(std::isnan(y[0]));
+  Numbers dq(c.q.size()), dk(c.k.size()), dv(c.v.size()), d_edge_k(c.edge_k.size()),
+      d_edge_v(c.edge_v.size()), d_gate(c.gate.size());
+  edge_dot_attention_backward<double>(c.call(), p.data(), c.rows_of(down),
+                                      {c.rows_of(dq), c.rows_of(dk), c.rows_of(dv),
+                                       c.rows_of(d_edge_k), c.rows_of(d_edge_v), d_gate.data()});
+  for (const auto* x : {&dk, &dv}) {  // of node 1, in the same snapshot
+    for (Index i = c.W; i < 2 * c.W; ++i) REQUIRE((*x)[static_cast<std::size_t>(i)] == 0);
+  }
+  for (Index q = start; q < start + 3; ++q) {
+    if (c.keep[static_cast<std::size_t>(q)] != 0) continue;
+    REQUIRE(d_gate[static_cast<std::size_t>(q)] == 0);
+    REQUIRE(d_edge_k[static_cast<std::size_t>(q * c.W)] == 0);
+    REQUIRE(d_edge_v[static_cast<std::size_t>(q * c.W)] == 0);
+  }
+}

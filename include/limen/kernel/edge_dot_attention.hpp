@@ -88,9 +88,15 @@ struct DotRows {
   /// w [edges][H] = p g
   void weights(Index start, Index n, const Real* p, Real* w) const {
     for (Index k = 0; k < n; ++k) {
-      Real g = a.gate != nullptr ? a.gate[start + k] : Real(1);
-      if (!a.kept(start + k)) g = 0;
+      const Real g = a.gate != nullptr ? a.gate[start + k] : Real(1);
       for (Index h = 0; h < a.heads; ++h) w[k * a.heads + h] = p[k * a.heads + h] * g;
+    }
+    hush(start, n, w);
+  }
+  /// x [edges][H] becomes 0 at edges that are not kept, whatever it was.
+  void hush(Index start, Index n, Real* x) const {
+    for (Index k = 0; a.keep != nullptr && k < n; ++k) {
+      if (!a.kept(start + k)) std::fill_n(x + k * a.heads, a.heads, Real(0));
     }
   }
   /// y += w x for each head.
@@ -128,6 +134,7 @@ void edge_dot_attention(const EdgeDotAttention<Real>& a, Real* p, MatrixView<Rea
         }
         Real* const here = p != nullptr ? p + (s * graph.edges() + start) * H : own.data();
         detail::softmax_edges(scores.data(), n, H, here);
+        rows.hush(start, n, here);
         rows.weights(start, n, here, w.data());
         rows.sums(i, w.data(), a.v, a.edge_v, y.row(s * graph.nodes() + i));
       }
@@ -160,11 +167,12 @@ void edge_dot_attention_backward(const EdgeDotAttention<Real>& a, const Real* p,
           Real sum = 0;
           for (Index h = 0; h < H; ++h) sum += here[k * H + h] * ds[k * H + h];
           if (d.gate != nullptr && a.kept(start + k)) d.gate[start + k] += sum;
-          const Real g = a.kept(start + k) ? a.gate[start + k] : Real(0);
-          for (Index h = 0; h < H; ++h) ds[k * H + h] *= g;
+          for (Index h = 0; h < H; ++h) ds[k * H + h] *= a.gate[start + k];
         }
+        rows.hush(start, n, ds);
         detail::softmax_edges_backward(here, ds, n, H, ds);
         for (Index k = 0; k < n * H; ++k) ds[k] *= a.scale;
+        rows.hush(start, n, ds);  // not NaN, if that is the sum
         rows.sums(i, ds, a.k, a.edge_k, d.q.row(s * nodes + i));
         for (Index k = 0; d.edge_k.data != nullptr && k < n; ++k) {
           if (!a.kept(start + k)) continue;
