@@ -43,22 +43,21 @@ struct DynamicPerceiverConfig {
 
 namespace detail {
 
-template <Index D, Index hidden, double eps, class S>
+template <LayerNormConfig N, Index hidden, class S>
 using PerceiverMlp =
-    Residual<Sequential<LayerNorm<LayerNormConfig{.d = D, .eps = eps}, S>,
-                        Linear<LinearConfig{.d_in = D, .d_out = hidden}, S>,
+    Residual<Sequential<LayerNorm<N, S>, Linear<LinearConfig{.d_in = N.d, .d_out = hidden}, S>,
                         Activate<ActivateConfig{.d = hidden, .activation = Activation::gelu}, S>,
-                        Linear<LinearConfig{.d_in = hidden, .d_out = D}, S>>>;
+                        Linear<LinearConfig{.d_in = hidden, .d_out = N.d}, S>>>;
 
 /// C(q; c): rows q of many sequences, each with a context.
-template <CrossAttentionConfig A, double eps, class S>
+template <CrossAttentionConfig A, LayerNormConfig N, class S>
 struct PerceiverCross {
   static constexpr Index D = A.d_model;
   using Scalar = real_of<S>;
   using Real = Scalar;
-  using Norm = LayerNorm<LayerNormConfig{.d = D, .eps = eps}, S>;
+  using Norm = LayerNorm<N, S>;
   using Ask = CrossAttention<A, S>;
-  using Mlp = PerceiverMlp<D, D, eps, S>;
+  using Mlp = PerceiverMlp<N, D, S>;
   using Rows = Batch<NoState>;
 
   Norm q_norm, kv_norm;
@@ -190,9 +189,9 @@ struct DynamicPerceiver {
       .d_model = D, .n_heads = C.self_heads, .causal = false, .out_bias = true};
   static constexpr LayerNormConfig norm{.d = D, .eps = config.eps};
   using Self = Sequential<Residual<Sequential<LayerNorm<norm, S>, Attention<among, S>>>,
-                          detail::PerceiverMlp<D, C.widening * D, config.eps, S>>;
-  using ToCells = detail::PerceiverCross<asks_latents, config.eps, S>;
-  using ToLatents = detail::PerceiverCross<asks_cells, config.eps, S>;
+                          detail::PerceiverMlp<norm, C.widening * D, S>>;
+  using ToCells = detail::PerceiverCross<asks_latents, norm, S>;
+  using ToLatents = detail::PerceiverCross<asks_cells, norm, S>;
   using Latents = Repeat<C.self_layers, Self>;
 
   // ── What it has learned ────────────────────────────────────────────────────────────────────────
