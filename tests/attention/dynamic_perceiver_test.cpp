@@ -1,4 +1,7 @@
 #include <limen/attention/dynamic_perceiver.hpp>
+#include <limen/attention/editor.hpp>
+
+#include <vector>
 
 #include "../goldens/attention_perceiver.hpp"
 #include "../goldens/golden.hpp"
@@ -92,6 +95,23 @@ TEST_CASE("DynamicPerceiver computes what PyTorch's modules do", "[attention][pe
 #undef LIMEN_ASK
 #undef LIMEN_MLP
 #undef LIMEN_PART
+}
+
+TEST_CASE("An editor means the latents among themselves", "[attention][perceiver][editor]") {
+  Random random(5);
+  const auto layer = DynamicPerceiver<small, double>::initialized(random);
+  Sequence<double, 6> both(7);
+  for (Index i = 0; i < both.size(); ++i) both.data()[i] = random.normal();
+  std::vector<Index> layers;
+  auto looks = edit_maps([&](Index number, auto& maps) {
+    layers.push_back(number);
+    REQUIRE((maps.queries() == 2 && maps.keys() == 2));
+  });
+  Context run{.attention = &looks};
+  const Index offsets[] = {0, 7};
+  const auto y = layer.forward(both, from_rest(offsets, &run)), quiet = forward(layer, both);
+  REQUIRE(layers == std::vector<Index>{0, 1});
+  for (Index i = 0; i < y.size(); ++i) REQUIRE(std::abs(y.data()[i] - quiet.data()[i]) < 1e-12);
 }
 
 TEST_CASE("DynamicPerceiver has no step", "[attention][perceiver]") {
