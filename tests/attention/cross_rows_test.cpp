@@ -104,6 +104,23 @@ TEST_CASE("States are read as they lie as if they were joined", "[attention][cro
   for (Index i = 0; i < y.size(); ++i) REQUIRE(std::abs(y.data()[i] - expected.data()[i]) < 1e-12);
 }
 
+TEST_CASE("An error of an editor is one of the rows it was asked for", "[attention][cross]") {
+  Random random(4);
+  std::vector<State> states(2);
+  for (Index b = 0; b < 2; ++b) {  // maps want as many keys of both
+    const auto k = noise<K * d>(2 + b, random);
+    states[static_cast<std::size_t>(b)].append(k.matrix(), k.matrix());
+  }
+  auto edits = edit_maps([](Index, auto&) {});
+  Context run{.attention = &edits};
+  const Index offsets[] = {0, 2, 4};
+  const auto q = noise<H * d>(4, random);
+  auto y = Sequence<double, H * d>::zeros(4);
+  REQUIRE_THROWS_WITH(detail::attend_states<double>(heads(), Batch<State>(states, offsets, &run),
+                                                    q.matrix(), y.matrix()),
+                      "attention maps: wanted 2 x 2 for every sequence, found 2 x 3");
+}
+
 TEST_CASE("Without states nothing is read", "[attention][cross]") {
   Random random(3);
   const auto q = noise<H * d>(3, random);

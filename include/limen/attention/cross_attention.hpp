@@ -261,9 +261,8 @@ struct CrossAttention {
     c.sequences = std::move(sequences);
     c.lse = Buffer<Real>(Keep ? x.rows() * H : 0);
     project(x, context, c);
-    detail::attend_contexts<Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
-                                  c.v.matrix(), c.o.matrix(), c.lse.data(), editor);
-    return true;
+    return detail::attend_contexts<Real>(attending(), c.sequences, c.q.matrix(), c.k.matrix(),
+                                         c.v.matrix(), c.o.matrix(), c.lse.data(), editor);
   }
   static std::span<const detail::SequenceRows> rows(const Cache& c) {
     return {c.sequences.data(), static_cast<std::size_t>(c.sequences.size())};

@@ -56,17 +56,15 @@ bool put_masks_of(AttentionEditor*& editor, Buffer<SequenceRows>& rows, Index he
   return false;
 }
 
-/// y as masks, which the rows have, or an editor would have it.
+/// y as masks, which the rows have, or an editor would have it; false after an error.
 template <class Real>
-void attend_contexts(const Attending<Real>& how, const Buffer<SequenceRows>& rows,
+bool attend_contexts(const Attending<Real>& how, const Buffer<SequenceRows>& rows,
                      MatrixView<const Real> q, MatrixView<const Real> k, MatrixView<const Real> v,
                      MatrixView<Real> y, Real* lse, AttentionEditor* editor) {
   const std::span sequences(rows.data(), static_cast<std::size_t>(rows.size()));
-  if (editor == nullptr) {
-    attend_batch<Real>(how, sequences, q, k, v, y, lse);
-  } else {
-    let_edit<Real>(how, sequences, q, k, v, y, *editor);
-  }
+  if (editor != nullptr) return let_edit<Real>(how, sequences, q, k, v, y, *editor);
+  attend_batch<Real>(how, sequences, q, k, v, y, lse);
+  return true;
 }
 
 /// The same of contexts that are states, joined; false after an error.
@@ -90,8 +88,7 @@ bool attend_joined(const Attending<Real>& how, const Batch<State>& batch, Matrix
     const auto& s = sequences[b];
     batch[b].gather(k.middle_rows(s.key, s.keys), v.middle_rows(s.key, s.keys));
   }
-  attend_contexts<Real>(how, sequences, q, k, v, y, nullptr, editor);
-  return true;
+  return attend_contexts<Real>(how, sequences, q, k, v, y, nullptr, editor);
 }
 
 /// y, which is 0, of rows that read states; a batch without states leaves it. False after an error.
