@@ -8,6 +8,8 @@
 
 #include <string>
 
+#include "../reading.hpp"
+
 namespace {
 
 using namespace limen;
@@ -53,18 +55,8 @@ void backwards(benchmark::State& state, Index T, Index C) {
 /// So many bytes read, nothing else.
 template <Index Arrays>
 void reads(benchmark::State& state, Index T, Index C) {
-  using V = simd::Vec<float>;
-  constexpr Index step = 8 * simd::lanes<float>;
   const auto x = noise(Arrays * T * C, -1, 1);
-  for (auto _ : state) {
-    V sum[8]{};
-    for (Index i = 0; i + step <= x.size(); i += step) {
-      LIMEN_UNROLL for (Index k = 0; k < 8; ++k) {
-        sum[k] = simd::max(sum[k], simd::load<V>(x.data() + i + k * simd::lanes<float>));
-      }
-    }
-    for (const V& s : sum) benchmark::DoNotOptimize(simd::reduce_max(s));
-  }
+  for (auto _ : state) read_all(x.data(), x.size());
 }
 
 [[maybe_unused]] const bool registered = [] {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "../reading.hpp"
+
 namespace {
 
 using namespace limen;
@@ -110,7 +112,7 @@ void add_backward(Index H, Index D, Index T, bool causal, int threads) {
   })->UseRealTime();
 }
 
-/// One query of H heads against a cache of Hk.
+/// One query of H heads against a cache of Hk; beside it, reading as many bytes.
 template <class Stored>
 void add_decode(Index H, Index Hk, Index D, Index T, int threads) {
   std::string name = "attention.decode/" + std::to_string(H) + ":" + std::to_string(Hk) + "x" +
@@ -140,6 +142,14 @@ void add_decode(Index H, Index Hk, Index D, Index T, int threads) {
       benchmark::ClobberMemory();
     }
     state.counters["work"] = 2.0 * static_cast<double>(T * Hk * D) * sizeof(Stored);
+    state.counters["threads"] = threads;
+  })->UseRealTime();
+  benchmark::RegisterBenchmark(("peer:read:" + name).c_str(), [=](benchmark::State& state) {
+    const Threads allowed(threads);
+    const auto cache =
+        Inputs::numbers(2 * T * Hk * D * static_cast<Index>(sizeof(Stored)) / Index{sizeof(float)});
+    for (auto _ : state) read_shared(cache.data(), static_cast<Index>(cache.size()));
+    state.counters["work"] = static_cast<double>(cache.size() * sizeof(float));
     state.counters["threads"] = threads;
   })->UseRealTime();
 }

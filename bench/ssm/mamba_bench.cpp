@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "../reading.hpp"
 #include "prototypes.hpp"
 
 namespace {
@@ -177,22 +178,9 @@ void step(benchmark::State& run) {
 /// Reading as many bytes as a step must.
 void read_weights(benchmark::State& run) {
   using L = Mamba<MambaConfig{.d_model = 768}>;
-  using V = simd::Vec<float>;
   const Index count = static_cast<Index>(flops<L>() / 2) + 3 * L::E * N + 8 * L::E;
   const auto w = noise(count);
-  constexpr Index lanes = simd::lanes<float>;
-  for (auto _ : run) {
-    V sum[8];
-    for (V& v : sum) v = V(0.0f);
-    for (Index i = 0; i + 8 * lanes <= count; i += 8 * lanes) {
-      for (Index k = 0; k < 8; ++k) {
-        simd::prefetch(w.data() + i + (k + 64) * lanes);
-        sum[k] = sum[k] + simd::load<V>(w.data() + i + k * lanes);
-      }
-    }
-    for (Index k = 1; k < 8; ++k) sum[0] = sum[0] + sum[k];
-    benchmark::DoNotOptimize(simd::reduce_add(sum[0]));
-  }
+  for (auto _ : run) read_all(w.data(), count);
   run.counters["work"] = 4.0 * static_cast<double>(count);
 }
 
