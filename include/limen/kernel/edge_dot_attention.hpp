@@ -59,6 +59,15 @@ struct DotRows {
     return a.kept(place) ? x.row(place) : zeros;
   }
 
+  /// Asks for what edges after those to node i will read.
+  void ask(Index i) const {
+    for_edges_ahead(a.graph->starts(i), a.graph->degree(i), a.graph->edges(),
+                    [&](Index place) __attribute__((always_inline)) {
+                      const Index j = snapshot * a.graph->sources() + a.graph->from()[place];
+                      ask_for(a.k.row(j), a.k.cols);
+                      ask_for(a.v.row(j), a.v.cols);
+                    });
+  }
   /// out[k][h] = x·(from_j + e_ij) over the edges to node i; e may be none.
   void dots(Index i, const Real* x, MatrixView<const Real> nodes, MatrixView<const Real> edges,
             Real* out) const {
@@ -127,6 +136,7 @@ void edge_dot_attention(const EdgeDotAttention<Real>& a, Real* p, MatrixView<Rea
           w(most * H);
       for (; i < end; ++i) {
         const Index start = graph.starts(i), n = graph.degree(i);
+        rows.ask(i);
         rows.dots(i, rows.to(a.q, i), a.k, a.edge_k, scores.data());
         for (Index q = 0; q < n * H; ++q) {
           scores[q] =
@@ -161,6 +171,7 @@ void edge_dot_attention_backward(const EdgeDotAttention<Real>& a, const Real* p,
         const Real *const down = rows.to(dy, i), *const q = rows.to(a.q, i),
                           *const here = p + (s * graph.edges() + start) * H;
         Real *const ds = all_ds.data() + start * H, *const w = all_w.data() + start * H;
+        rows.ask(i);
         rows.dots(i, down, a.v, a.edge_v, ds);
         rows.weights(start, n, here, w);
         for (Index k = 0; a.gate != nullptr && k < n; ++k) {
@@ -185,6 +196,14 @@ void edge_dot_attention_backward(const EdgeDotAttention<Real>& a, const Real* p,
       for (; j < end; ++j) {
         const Index start = graph.out_starts(j), n = graph.out_starts(j + 1) - start;
         const std::int32_t* const places = graph.out() + start;
+        const auto ask = [&](Index k) __attribute__((always_inline)) {
+          const Index place = graph.out()[k], i = graph.to()[place];
+          detail::ask_for(rows.to(a.q, i), a.q.cols);
+          detail::ask_for(rows.to(dy, i), dy.cols);
+          detail::ask_for(all_ds.data() + place * H, H);
+          detail::ask_for(all_w.data() + place * H, H);
+        };
+        detail::for_edges_ahead(start, n, graph.edges(), ask);
         const auto back = [&](const Real* w, MatrixView<const Real> x, Real* to) {
           detail::weighted_rows<Real>(
               n, H, rows.columns(), [&](Index k) { return w + places[k] * H; },
