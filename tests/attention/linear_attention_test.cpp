@@ -114,49 +114,6 @@ TEST_CASE("Efficient attention reads columns of keys by rows of queries", "[atte
   REQUIRE(y(0, 1) == 0);
 }
 
-TEST_CASE("Random features stand at right angles, and their generator decides them",
-          "[attention][linear]") {
-  Random random(3), same(3);
-  Tensor<double, 7, 4> a, b;
-  draw_orthogonal_features(a, random);
-  draw_orthogonal_features(b, same);
-  REQUIRE(a == b);
-  for (Index i = 0; i < 7; ++i) {
-    for (Index j = 0; j < i; ++j) {
-      double dot = 0;
-      for (Index c = 0; c < 4; ++c) dot += a(i, c) * a(j, c);
-      if (i / 4 == j / 4) REQUIRE(std::abs(dot) < 1e-12);
-    }
-  }
-  draw_orthogonal_features(a, random);
-  REQUIRE_FALSE(a == b);
-}
-
-TEST_CASE("Many random features are close to a softmax", "[attention][linear]") {
-  constexpr Index r = 4096, d = 3;
-  Random random(6);
-  Tensor<double, r, d> omega;
-  draw_orthogonal_features(omega, random);
-  const detail::RandomFeatures<double> features{omega.matrix(), 1};
-  const Sequence<double, d> q{{0.5, -1, 0.25}}, k{{1, 0.5, -0.5}, {-1, 1, 0}, {0.2, 0.1, 1.5}};
-  Sequence<double, r> phi_q(1), phi_k(3);
-  double c = 0;
-  features.queries(q.matrix(), phi_q.matrix());
-  features.keys(k.matrix(), &c, phi_k.matrix());
-  double expected[3], got[3], expected_sum = 0, sum = 0;
-  for (Index j = 0; j < 3; ++j) {
-    double dot = 0;
-    got[j] = 0;
-    for (Index i = 0; i < d; ++i) dot += q(0, i) * k(j, i);
-    for (Index i = 0; i < r; ++i) got[j] += phi_q(0, i) * phi_k(j, i);
-    expected_sum += expected[j] = std::exp(dot / std::sqrt(3.0));
-    sum += got[j];
-  }
-  for (Index j = 0; j < 3; ++j) {
-    REQUIRE(std::abs(got[j] / sum - expected[j] / expected_sum) < 0.02);
-  }
-}
-
 TEST_CASE("Sums of random features stay in range where their exponentials would not",
           "[attention][linear]") {
   Random random(7);
