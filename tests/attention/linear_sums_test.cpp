@@ -1,6 +1,7 @@
 #include <limen/attention/linear_sums.hpp>
 
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "../catch.hpp"
@@ -64,8 +65,8 @@ TEMPLATE_TEST_CASE_SIG("A division of sums has the slopes that backward says",
   const auto d_o = noise(n, 2);
   std::vector<double> o(d_o.size()), ds(s.size(), 99.0);
   const auto view = [](auto& x) {
-    return MatrixView{x.data(), T, static_cast<Index>(x.size()) / T,
-                      static_cast<Index>(x.size()) / T};
+    const auto width = static_cast<Index>(x.size()) / T;
+    return MatrixView<std::remove_reference_t<decltype(*x.data())>>{x.data(), T, width, width};
   };
   const auto loss = [&] {
     Sums::divide(view(s), view(o));
