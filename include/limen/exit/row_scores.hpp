@@ -34,6 +34,7 @@ class RowScores {
       simd::store(e2_[c], e2);
       simd::store(e2a_[c], e2a);
       best = simd::select(v == m, V(static_cast<Real>(c)), best);
+      // NaN is no good. NOLINTNEXTLINE(misc-redundant-expression)
       good = simd::select(v == v, good, zero);
       equals = equals + simd::select(a == zero, one, zero);
       next = simd::max(next, simd::select(a == zero, zero, e));

@@ -177,6 +177,7 @@ LIMEN_NOINLINE Index predicted_class(std::span<const Real> z) noexcept {
   V number = zero - simd::load<V>(detail::lane_numbers<V>.at), best = nobody, bad = zero;
   detail::for_each_filled(z, [&](const V& v) {
     best = simd::max(best, simd::select(v == m, number, nobody));
+    // NaN counts. NOLINTNEXTLINE(misc-redundant-expression)
     bad = bad + simd::select(v == v, zero, one);
     number = number - next;
   });

@@ -9,6 +9,7 @@
 /// The short filter before the scan of Mamba (Gu & Dao, arXiv:2312.00752, section 3.4) and of most
 /// linear recurrent blocks since.
 
+#include <algorithm>
 #include <cstring>
 
 #include <limen/core/denormals.hpp>
@@ -186,9 +187,7 @@ struct DepthwiseConv {
  private:
   static constexpr Index past_size = (W - 1) * D;
 
-  static void copy(const Real* from, Index n, Real* to) {
-    if (n > 0) std::memcpy(to, from, sizeof(Real) * static_cast<std::size_t>(n));
-  }
+  static void copy(const Real* from, Index n, Real* to) { std::copy_n(from, n, to); }
 
   Sequence<Real, D> run(SequenceView<Real, D> x, const Batch<State>& batch) const {
     Sequence<Real, D> y(x.rows());
