@@ -5,21 +5,15 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../numbers.hpp"
 
 #include <limen/core/sequence.hpp>
 
 using namespace limen;
+using numbers::at;
+using numbers::noise;
 
 namespace {
-
-template <class Real>
-std::vector<Real> noise(Index n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<Real> x(static_cast<std::size_t>(n));
-  for (Real& v : x) v = static_cast<Real>(random.normal());
-  return x;
-}
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// φ and its slope of all numbers, whole vectors and the rest.
 template <FeatureMap M, class Real>

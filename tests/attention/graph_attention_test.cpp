@@ -3,25 +3,7 @@
 #include "graph_model.hpp"
 
 using namespace limen;
-using graphs::keeps_the_laws;
-using graphs::Kind;
-using graphs::on;
-
-namespace {
-
-constexpr GraphAttentionConfig least{.d_in = 1, .d_head = 1};
-constexpr GraphAttentionConfig features{
-    .d_in = 2, .d_head = 3, .heads = 4, .d_edge = 2, .slope = 0.5, .bias = false};
-constexpr GraphAttentionConfig types{.d_in = 2, .d_head = 5, .heads = 3, .relations = 4};
-constexpr GraphAttentionConfig both{
-    .d_in = 2, .d_head = 8, .heads = 2, .concat = false, .d_edge = 3, .relations = 3};
-
-constexpr Kind plain{};
-constexpr Kind with_features{.d_edge = 2, .loops = true};
-constexpr Kind with_types{.types = 3, .loops = true};
-constexpr Kind with_all{.d_edge = 3, .types = 3, .keep = true, .gate = true};
-
-}  // namespace
+using namespace graphs;
 
 TEST_CASE("GraphAttention keeps the laws of layers", "[attention][graph][laws]") {
   keeps_the_laws<GraphAttention<least>, plain>();

@@ -35,6 +35,19 @@ struct Kind {
   bool loops = false, keep = false, gate = false;
 };
 
+// Layers of every sort, and worlds that have what they ask for.
+inline constexpr GraphAttentionConfig least{.d_in = 1, .d_head = 1};
+inline constexpr GraphAttentionConfig features{
+    .d_in = 2, .d_head = 3, .heads = 4, .d_edge = 2, .slope = 0.5, .bias = false};
+inline constexpr GraphAttentionConfig types{.d_in = 2, .d_head = 5, .heads = 3, .relations = 4};
+inline constexpr GraphAttentionConfig both{
+    .d_in = 2, .d_head = 8, .heads = 2, .concat = false, .d_edge = 3, .relations = 3};
+
+inline constexpr Kind plain{};
+inline constexpr Kind with_features{.d_edge = 2, .loops = true};
+inline constexpr Kind with_types{.types = 3, .loops = true};
+inline constexpr Kind with_all{.d_edge = 3, .types = 3, .keep = true, .gate = true};
+
 /// From all nodes to some; to every fifth from none. Some edges twice.
 template <class Real, class State>
 std::unique_ptr<World<Real>> world(const Batch<State>& batch, Index rows, const Kind& kind) {

@@ -5,23 +5,13 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../numbers.hpp"
 
 #include <limen/core/random.hpp>
 
 using namespace limen;
-
-namespace {
-
-template <class Real>
-std::vector<Real> noise(Index n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<Real> x(static_cast<std::size_t>(n));
-  for (Real& v : x) v = static_cast<Real>(random.normal());
-  return x;
-}
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
-}  // namespace
+using numbers::at;
+using numbers::noise;
 
 TEMPLATE_TEST_CASE("Channels are scaled and shifted at any width, and so is their gradient",
                    "[kernel][scale_shift]", float, double) {

@@ -5,20 +5,14 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../numbers.hpp"
 
 #include <limen/core/random.hpp>
 
 using namespace limen;
+using numbers::noise;
 
 namespace {
-
-template <class Real>
-std::vector<Real> noise(Index n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<Real> x(static_cast<std::size_t>(n));
-  for (Real& v : x) v = static_cast<Real>(random.normal());
-  return x;
-}
 
 /// One row against all keys, in double.
 template <class Real>
