@@ -24,7 +24,7 @@ class Picture {
   }
 
  private:
-  static constexpr double left = 52, wide = 680, high = 130, block = 176, fastest = 80;
+  static constexpr double left = 62, wide = 670, high = 130, block = 176, fastest = 80;
 
   void draw() {
     const double height = 60 + block * static_cast<double>(days_.size());
